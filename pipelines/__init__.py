@@ -1,0 +1,1 @@
+"""One job a file: `python -m pipelines.VERB [file.yaml ...] [key=value ...]`."""

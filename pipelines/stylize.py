@@ -1,0 +1,26 @@
+"""shards x version x styles -> stylized shards (the main job).
+
+python -m pipelines.stylize source=shards/ dest=stylized/ model=models:/mosaic@champion
+python -m pipelines.stylize source=shards/ dest=stylized/ model=builtin:moments styles=style.png
+"""
+
+import sys
+from collections.abc import Sequence
+
+from stylejobs import api
+
+
+def stylize(config: "api.StylizeConfig") -> "api.JobResult":
+    """Every row of the source once per variant, exactly once, or a dead letter that says why not."""
+    job, model = api.plan_stylize(config)  # footers only; the model's alias becomes a version and a digest, once
+    if config.plan:
+        return api.describe_plan(job, model)
+    return api.stylize(config, job, model)  # units that are done are skipped, the rest go through Ray Data
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return api.run_command("stylize", stylize, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

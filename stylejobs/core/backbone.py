@@ -1,0 +1,157 @@
+"""Frozen feature networks. The only module that knows ImageNet statistics; weights come in as a state dict."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from stylejobs.core.choices import choose
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_MIN_PX = 32  # the deepest layers need 16 px (VGG) or 17 px (SqueezeNet); below 32 they see one or two cells
+
+_SQUEEZENET_LAYERS = {
+    "conv1": 1,
+    **{f"fire{number}": index for number, index in zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True)},
+}
+
+
+def _vgg_layers(convs_per_stage: Sequence[int]) -> dict[str, int]:
+    """Names such as relu3_2 to their places: a conv and a ReLU each, and a max-pool after each stage."""
+    layers, index = {}, 0
+    for stage, num_convs in enumerate(convs_per_stage, start=1):
+        for conv in range(1, num_convs + 1):
+            layers[f"relu{stage}_{conv}"] = index + 1
+            index += 2
+        index += 1
+    return layers
+
+
+# name -> (torchvision's architecture, layer -> index in its `features`, content layer, style layers)
+_ARCHITECTURES = {
+    "squeezenet1_1": (models.squeezenet1_1, _SQUEEZENET_LAYERS, "fire4", ("fire2", "fire4", "fire7", "fire9")),
+    "vgg16": (
+        models.vgg16,
+        _vgg_layers((2, 2, 3, 3, 3)),
+        "relu3_3",
+        ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
+    ),
+    "vgg19": (
+        models.vgg19,
+        _vgg_layers((2, 2, 4, 4, 4)),
+        "relu3_3",
+        ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
+    ),
+}
+BACKBONES = tuple(_ARCHITECTURES)
+
+
+class Backbone(nn.Module):
+    """A frozen feature network: images in [-1, 1] to named feature maps.
+
+    Gradients flow to the images, never to the weights. `layers` are the names it knows, from shallow to deep; every
+    named feature map is taken after its ReLU. `content_layer` and `style_layers` are good defaults.
+    Built by `build_backbone` or `build_random_backbone`.
+    """
+
+    def __init__(self, name: str, architecture: str, state_dict: Mapping[str, Tensor]):
+        super().__init__()
+        _, self._indices, self.content_layer, self.style_layers = _ARCHITECTURES[architecture]
+        self.name = name
+        self.features = _empty_features(architecture)
+        self.features.load_state_dict(dict(state_dict), strict=True, assign=True)
+        self.register_buffer("_mean_C11", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("_std_C11", torch.tensor(_STD)[:, None, None], persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, from shallow to deep."""
+        return tuple(self._indices)
+
+    def forward(self, image_BCHW: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Feature maps; computes no deeper than the deepest layer asked for.
+
+        Args:
+            image_BCHW: float, RGB in [-1, 1], both sides at least 32 px.
+            layers: names out of `self.layers`.
+
+        Returns:
+            layer name -> features_BCHW, in the order asked for.
+
+        Raises:
+            ValueError: an unknown layer, or an image that is too small.
+        """
+        wanted = {choose(f"layer of {self.name}", self._indices, layer) for layer in layers}
+        if min(image_BCHW.shape[-2:]) < _MIN_PX:
+            raise ValueError(
+                f"backbone {self.name}: wanted images of at least {_MIN_PX}x{_MIN_PX} px; "
+                f"got {image_BCHW.shape[-2]}x{image_BCHW.shape[-1]}; scale them up"
+            )
+        features_BCHW = ((image_BCHW + 1.0) / 2.0 - self._mean_C11) / self._std_C11
+        by_index = {}
+        for index, module in enumerate(self.features[: max(wanted, default=-1) + 1]):
+            features_BCHW = module(features_BCHW)
+            if index in wanted:
+                by_index[index] = features_BCHW
+        return {layer: by_index[self._indices[layer]] for layer in layers}
+
+
+def build_backbone(name: str, state_dict: Mapping[str, Tensor]) -> Backbone:
+    """A backbone with trained weights.
+
+    Args:
+        name: "squeezenet1_1", "vgg16" or "vgg19".
+        state_dict: torchvision's names, with or without `features.` in front and with or without the classifier.
+
+    Raises:
+        ValueError: no such backbone, or weights that are not this backbone's: says which are missing, not known, or of
+            another shape.
+    """
+    choose("backbone", _ARCHITECTURES, name)
+    weights = {
+        key.removeprefix("features."): value for key, value in state_dict.items() if not key.startswith("classifier.")
+    }
+    wanted = {key: tuple(value.shape) for key, value in _empty_features(name).state_dict().items()}
+    problems = [
+        *(f"missing {key} {list(shape)}" for key, shape in wanted.items() if key not in weights),
+        *(f"not known {key} {list(value.shape)}" for key, value in weights.items() if key not in wanted),
+        *(
+            f"wrong shape {key}: wanted {list(shape)}, got {list(weights[key].shape)}"
+            for key, shape in wanted.items()
+            if key in weights and tuple(weights[key].shape) != shape
+        ),
+    ]
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise ValueError(
+            f"wanted the {len(wanted)} tensors of torchvision's {name}.features; got others: "
+            f"{'; '.join(problems[:8])}{more}; give the weights file of {name}, or name another backbone"
+        )
+    return Backbone(name, name, {key: weights[key].detach().to(torch.float32, copy=True) for key in wanted})
+
+
+def build_random_backbone(seed: int) -> Backbone:
+    """SqueezeNet 1.1 with random weights (He 2015, normal) and zero biases: for measures, never a training target.
+
+    The same seed gives the same weights on every machine. Distances on one such network depend on its seed: average
+    over several.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    weights = {}
+    for key, value in _empty_features("squeezenet1_1").state_dict().items():
+        if value.ndim == 1:
+            weights[key] = torch.zeros(value.shape)
+        else:
+            weights[key] = torch.randn(value.shape, generator=rng) * (2.0 / value[0].numel()) ** 0.5
+    return Backbone(f"random_squeezenet1_1_{seed}", "squeezenet1_1", weights)
+
+
+def _empty_features(architecture: str) -> nn.Sequential:
+    # On "meta", torchvision neither allocates the classifier (500 MB for VGG) nor draws weights that are thrown away.
+    with torch.device("meta"):
+        options = {"init_weights": False} if architecture.startswith("vgg") else {}
+        return _ARCHITECTURES[architecture][0](weights=None, **options).features

@@ -1,0 +1,144 @@
+"""Fast style transfer (Johnson 2016): a generator learns one style through perceptual losses, without a critic."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from stylejobs.core.backbone import Backbone
+from stylejobs.core.losses.consistency import total_variation
+from stylejobs.core.losses.content import feature_loss
+from stylejobs.core.losses.style import gram_loss, gram_matrix
+from stylejobs.core.methods.method import Method, Objective
+from stylejobs.core.networks import build_network
+
+
+@dataclass(frozen=True)
+class FastOptions:
+    """The numbers of the method.
+
+    Weights are dimensionless, so one set serves every backbone: each feature loss is divided by the energy of the style
+    image's own features at that layer (see `PerceptualTargets`).
+
+    Args:
+        content_layer: layer of the backbone; None takes the backbone's default.
+        style_layers: layers of the backbone, equally weighted; None takes the backbone's defaults.
+        content_weight: of the relative feature distance.
+        style_weight: of the relative Gram distance, mean over the style layers.
+        tv_weight: of the total variation, mean over pixels in [-1, 1].
+        learning_rate: of Adam, betas (0.9, 0.999).
+    """
+
+    content_layer: str | None = None
+    style_layers: tuple[str, ...] | None = None
+    content_weight: float = 1.0
+    style_weight: float = 5.0
+    tv_weight: float = 0.1
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        negative = [
+            f"{name}={getattr(self, name)}"
+            for name in ("content_weight", "style_weight", "tv_weight")
+            if not getattr(self, name) >= 0.0
+        ]
+        if negative or not self.learning_rate > 0.0:
+            raise ValueError(f"wanted weights >= 0 and learning_rate > 0; got {negative}, {self.learning_rate}")
+
+
+class PerceptualTargets(nn.Module):
+    """What a style asks of an image's features; computed once, when built.
+
+    Content: mean((f(y) - f(x))^2) / mean(f(s)^2) at the content layer. Style: mean over layers of
+    mean((G(y) - G(s))^2) / mean(G(s)^2). Here y is the result, x the content image, s the style image,
+    f features and G Gram matrices.
+
+    Args:
+        backbone: frozen features.
+        style_image_BCHW: float, [-1, 1]; the statistics of several images of one style are averaged.
+        content_layer: a layer of the backbone.
+        style_layers: layers of the backbone.
+    """
+
+    def __init__(self, backbone: Backbone, style_image_BCHW: Tensor, content_layer: str, style_layers: tuple[str, ...]):
+        super().__init__()
+        self.backbone = backbone
+        self.content_layer = content_layer
+        self.style_layers = style_layers
+        with torch.no_grad():
+            features = backbone(style_image_BCHW.to(torch.float32), (content_layer, *style_layers))
+            self.register_buffer("content_energy", features[content_layer].square().mean(), persistent=False)
+            for layer in style_layers:
+                gram_1CC = gram_matrix(features[layer]).mean(dim=0, keepdim=True)
+                self.register_buffer(f"gram_{layer}", gram_1CC, persistent=False)
+
+    def forward(self, stylized_BCHW: Tensor, content_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """The (content, style) losses: float32 scalars, means over the batch, unweighted."""
+        with torch.no_grad():
+            target_BCHW = self.backbone(content_BCHW, (self.content_layer,))[self.content_layer]
+        features = self.backbone(stylized_BCHW, (self.content_layer, *self.style_layers))
+        content = feature_loss(features[self.content_layer], target_BCHW) / self.content_energy.clamp_min(1e-12)
+        style = torch.stack([self._style_loss(layer, features[layer]) for layer in self.style_layers]).mean()
+        return content, style
+
+    def _style_loss(self, layer: str, features_BCHW: Tensor) -> Tensor:
+        target_1CC = self.get_buffer(f"gram_{layer}")
+        return gram_loss(gram_matrix(features_BCHW), target_1CC) / target_1CC.square().mean().clamp_min(1e-24)
+
+
+class Fast(Method):
+    """One style, feed-forward: loss = w_c * content + w_s * style + w_tv * total variation.
+
+    Args:
+        generator_options: options of the `johnson` network.
+        backbone: frozen features that judge content and style.
+        style_image_BCHW: float, [-1, 1], at least 32 px; its scale sets the size of the strokes.
+        style_name: what the style is called in the package.
+        options: weights, layers and learning rate.
+
+    Differs from paper: relative losses (see `PerceptualTargets`) in place of weights 1e5 : 1e10 that hold for VGG-16
+    alone, and means over Gram entries in place of sums.
+    Source: Johnson, Alahi & Fei-Fei 2016, arXiv:1603.08155, equations 2 to 5.
+    """
+
+    generator_name = "johnson"
+
+    def __init__(
+        self,
+        generator_options: Mapping[str, Any],
+        backbone: Backbone,
+        style_image_BCHW: Tensor,
+        style_name: str,
+        options: FastOptions | None = None,
+    ):
+        self.options = options or FastOptions()
+        self.generator_options = dict(generator_options)
+        self.networks = {"generator": build_network(self.generator_name, **self.generator_options)}
+        self._targets = PerceptualTargets(
+            backbone,
+            style_image_BCHW,
+            self.options.content_layer or backbone.content_layer,
+            tuple(self.options.style_layers or backbone.style_layers),
+        )
+        self.frozen = {"targets": self._targets}
+        self.styles = {style_name: torch.zeros(0)}
+
+    def build_optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, Optimizer]:
+        return {"generator": Adam(networks["generator"].parameters(), lr=self.options.learning_rate)}
+
+    def objectives(self, networks: Mapping[str, nn.Module], batch: Mapping[str, Tensor]) -> Iterator[Objective]:
+        """One objective a batch; reads `batch["content"]`."""
+        content_BCHW = batch["content"]
+        stylized_BCHW = networks["generator"](content_BCHW, content_BCHW.new_zeros(content_BCHW.shape[0], 0))
+        content, style = self._targets(stylized_BCHW, content_BCHW)
+        weighted = {
+            "content": self.options.content_weight * content,
+            "style": self.options.style_weight * style,
+            "tv": self.options.tv_weight * total_variation(stylized_BCHW),
+        }
+        total = weighted["content"] + weighted["style"] + weighted["tv"]
+        terms = {name: term.detach() for name, term in {**weighted, "total": total}.items()}
+        yield Objective(player="generator", loss=total, terms=terms)

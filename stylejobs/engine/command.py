@@ -1,0 +1,87 @@
+"""The edge of a command: arguments in; exit code, one JSON line on stdout and human text on stderr out."""
+
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+from stylejobs.config.load import format_help, format_show, load_config, split_flags
+from stylejobs.engine.results import JobResult
+from stylejobs.errors import PartialError, StylejobsError
+
+
+def run_command(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns its exit code.
+
+    `--help` and `--show` print and stop. Everything else ends with the result as the last line on stdout, also when
+    it fails; a stack trace appears only with STYLEJOBS_DEBUG=1.
+
+    Args:
+        recipe: takes the verb's config, does the work.
+        argv: arguments after the verb; None for the command line's.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    started = time.monotonic()
+    _stop_on_sigterm()
+    try:
+        flags, rest = split_flags(arguments)
+        if "--help" in flags:
+            print(format_help(verb))
+            return 0
+        loaded = load_config(verb, rest)
+        if "--show" in flags:
+            print(format_show(loaded))
+            return 0
+        result = recipe(loaded.config)
+    except (Exception, KeyboardInterrupt) as error:
+        result = failure(verb, error)
+    resume = shlex.join(["python", "-m", f"pipelines.{verb}", *arguments])
+    seconds = round(time.monotonic() - started, 3)
+    result = result.with_(seconds=seconds, resume_command=resume if result.exit_code in (3, 4, 6) else None)
+    if result.record_uri:
+        result = _keep(result)
+    if result.message:
+        print(result.message, file=sys.stderr, flush=True)
+    if result.resume_command and result.exit_code in (3, 6):
+        print(f"go on with: {resume}", file=sys.stderr, flush=True)
+    print(json.dumps(result.as_dict()), flush=True)
+    return result.exit_code
+
+
+def _keep(result: JobResult) -> JobResult:
+    """Writes the result into the dataset; a dataset that cannot take it any more is an error of its own."""
+    from stylejobs.storage.units import write_result
+
+    try:
+        write_result(result.record_uri, result.as_dict())
+        return result
+    except StylejobsError as error:
+        message = "\n".join(filter(None, [result.message, f"{result.verb}: {error}"]))
+        return result.with_(message=message, exit_code=result.exit_code or error.exit_code)
+
+
+def failure(verb: str, error: BaseException) -> JobResult:
+    """The result of a command that ended with an exception."""
+    if os.environ.get("STYLEJOBS_DEBUG") == "1":
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        error = PartialError("stopped; what is written so far is valid")
+    if isinstance(error, StylejobsError):
+        return JobResult(verb, exit_code=error.exit_code, message=f"{verb}: {error}")
+    detail = f"{type(error).__name__}: {error}"
+    return JobResult(
+        verb, exit_code=1, message=f"{verb}: internal error: {detail} (STYLEJOBS_DEBUG=1 shows where it came from)"
+    )
+
+
+def _stop_on_sigterm() -> None:
+    """SIGTERM, which schedulers send, stops as cleanly as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)

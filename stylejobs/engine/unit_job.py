@@ -1,0 +1,186 @@
+"""A job over units: what is done is skipped, the rest goes through Ray Data's streaming executor, exactly once.
+
+Only unit descriptors and unit results pass through Ray; pixels never leave the actor that decoded them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+
+from stylejobs.engine import session
+from stylejobs.engine.progress import JobProgress
+from stylejobs.engine.writer import UnitWorker
+from stylejobs.errors import BudgetError, InfrastructureError, StylejobsError
+from stylejobs.storage import units as books
+from stylejobs.storage.sources import Source, Unit
+from stylejobs.storage.units import Marker
+
+_MAX_FAILED_UNITS = 8
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many workers a job gets, and what each takes.
+
+    Attributes:
+        actors: None for one per GPU if workers take GPUs, else as many as the cluster's CPUs hold.
+        cpus, gpus: of one actor; fractions share a device.
+    """
+
+    actors: int | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def count(self, num_units: int) -> int:
+        if self.actors is not None:
+            return max(1, min(self.actors, num_units))
+        resources = session.available()
+        fits = resources.get("GPU", 0.0) / self.gpus if self.gpus else resources.get("CPU", 1.0) / max(self.cpus, 1e-9)
+        return max(1, min(int(fits), num_units))
+
+
+@dataclass
+class UnitJob:
+    """One job: its source, what its output is a function of, and who does the units.
+
+    Attributes:
+        identity: goes, with the unit itself, into every fingerprint; what `dest` is refused for when it differs.
+        worker: class of the workers, built once an actor from `settings`.
+        max_bad: largest allowed share of bad rows.
+    """
+
+    verb: str
+    dest: str
+    source: Source
+    identity: dict
+    worker: type[UnitWorker]
+    settings: object
+    max_bad: float
+    workers: Workers = field(default_factory=Workers)
+    markers: dict[str, Marker] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    failure_code: int = 1
+    skipped: int = 0
+
+    def __post_init__(self) -> None:
+        shared = books.digest(self.identity)
+        self.pending = {books.digest([shared, unit.identity()]): (i, unit) for i, unit in enumerate(self.source.units)}
+
+    def open(self, plan: dict) -> None:
+        """Takes `dest` for this job, or refuses; finds out what is done already."""
+        books.open_books(self.dest, self.identity, plan)
+        self.markers = books.read_markers(self.dest, self.pending)
+        self.skipped = len(self.markers)
+        self.pending = {name: work for name, work in self.pending.items() if name not in self.markers}
+
+    def run(self, on_unit: Callable[[Marker, JobProgress], None]) -> None:
+        """Does the units that are left; `on_unit` sees each as it is done.
+
+        Raises:
+            BudgetError: more rows are bad than `max_bad` allows.
+            InfrastructureError: units failed as a whole; the message names them.
+        """
+        total = self.source.num_rows
+        with JobProgress(self.verb, total, "images", done=self.count("rows_in")) as progress:
+            self._check_budget(total)
+            if self.pending:
+                books.withdraw_success(self.dest)
+            for answer in self._stream():
+                if "failed" in answer:
+                    self._note_failure(answer)
+                    continue
+                marker = Marker(**answer["marker"])
+                self.markers[marker.fingerprint] = marker
+                bad = self.count("rows_bad")
+                progress.advance(marker.rows_in, f"{bad:,} bad" if bad else "")
+                on_unit(marker, progress)
+                self._check_budget(total)
+        if self.failures:
+            raise _failure(self.failure_code, self.failures, len(self.source.units))
+        self._check_budget(self.count("rows_in"))
+
+    def publish(self) -> str:
+        """Every unit is done: clears what no longer belongs and writes the proof."""
+        return books.publish(self.dest, list(self.markers.values()))
+
+    def count(self, name: str) -> int:
+        """The sum of one of the markers' numbers over all units that are done."""
+        return sum(getattr(marker, name) for marker in self.markers.values())
+
+    @property
+    def by_reason(self) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for marker in self.markers.values():
+            total.update(marker.by_reason)
+        return dict(total.most_common())
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        total: Counter[str] = Counter()
+        for marker in self.markers.values():
+            total.update(marker.seconds)
+        return {stage: round(seconds, 3) for stage, seconds in total.items()}
+
+    def _check_budget(self, num_rows: int | None) -> None:
+        """Of `num_rows` in all; None while that is not known (tars have no index)."""
+        bad = self.count("rows_bad")
+        if num_rows and bad and (bad > self.max_bad * num_rows or bad == num_rows):
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.by_reason.items())
+            raise BudgetError(
+                f"{bad:,} of {num_rows:,} rows are bad ({reasons}), more than max_bad={self.max_bad:g} allows; "
+                f"{self.dest}/dead_letter names each; mend the source or raise max_bad"
+            )
+
+    def _note_failure(self, answer: dict) -> None:
+        self.failures.append(answer["failed"])
+        self.failure_code = max(self.failure_code, answer["exit_code"])
+        if len(self.failures) >= _MAX_FAILED_UNITS:
+            raise _failure(self.failure_code, self.failures, len(self.source.units))
+
+    def _stream(self) -> Iterator[dict]:
+        """Results of the pending units, in the order in which they get done."""
+        if not self.pending:
+            return
+        import ray
+        from ray.data import ActorPoolStrategy
+
+        descriptors = [
+            {"unit": json.dumps({"unit": asdict(unit), "index": index, "fingerprint": fingerprint})}
+            for fingerprint, (index, unit) in self.pending.items()
+        ]
+        results = ray.data.from_items(descriptors, override_num_blocks=len(descriptors)).map_batches(
+            UnitActor,
+            fn_constructor_args=(self.worker, self.settings),
+            batch_size=1,
+            batch_format="numpy",
+            compute=ActorPoolStrategy(size=self.workers.count(len(descriptors))),
+            num_cpus=self.workers.cpus,
+            num_gpus=self.workers.gpus or None,
+        )
+        for row in results.iter_rows():
+            yield json.loads(row["result"])
+
+
+class UnitActor:
+    """A worker as Ray Data sees it: a descriptor in, a result out; a unit that fails does not end the job."""
+
+    def __init__(self, worker: type[UnitWorker], settings: object):
+        self._worker = worker(settings)
+
+    def __call__(self, batch: dict) -> dict:
+        work = json.loads(str(batch["unit"][0]))
+        unit = Unit(**{**work["unit"], "row_groups": tuple(work["unit"]["row_groups"])})
+        try:
+            answer = {"marker": asdict(self._worker.process(unit, work["index"], work["fingerprint"]))}
+        except Exception as error:
+            code = error.exit_code if isinstance(error, StylejobsError) else 1
+            place = f"{unit.source_uri} {unit.row_groups if unit.kind == 'parquet' else unit.name}"
+            answer = {"failed": f"{place}: {type(error).__name__}: {error}", "exit_code": code}
+        return {"result": [json.dumps(answer)]}
+
+
+def _failure(exit_code: int, failures: list[str], num_units: int) -> StylejobsError:
+    error = InfrastructureError(f"{len(failures)} of {num_units} units failed:\n" + "\n".join(f"  {f}" for f in failures))
+    error.exit_code = exit_code
+    return error

@@ -1,0 +1,184 @@
+"""URIs to bytes and back: local paths and `s3://`, one way for every verb.
+
+Nothing else in the package opens a URI. A write is atomic: readers see the whole file or none. Credentials and the
+endpoint come only from the standard AWS environment or profile, never from a URI or a config.
+"""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from functools import cache
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from stylejobs.errors import SourceError, StorageError
+
+SCHEMES = ("file", "s3")
+
+# botocore: bounded and adaptive (standard behaviour is 5 tries; s3fs multiplies by its own 5).
+_S3_OPTIONS = {
+    "config_kwargs": {
+        "retries": {"mode": "adaptive", "max_attempts": 5},
+        "connect_timeout": 10,
+        "read_timeout": 60,
+        "max_pool_connections": 32,
+    },
+    "use_listings_cache": False,
+}
+
+
+@cache
+def _filesystem(scheme: str) -> fsspec.AbstractFileSystem:
+    return fsspec.filesystem("s3", **_S3_OPTIONS) if scheme == "s3" else LocalFileSystem()
+
+
+def split(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a URI and the path within it.
+
+    Args:
+        uri: a local path (absolute, or relative to the working directory), `file://...` or `s3://bucket/key`.
+
+    Raises:
+        SourceError: the scheme is not one that we read.
+
+    >>> split("/data/x.parquet")[1]
+    '/data/x.parquet'
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return _filesystem("file"), os.path.abspath(uri)
+    if scheme not in SCHEMES:
+        raise SourceError(f"{uri}: wanted a local path, file:// or s3://, got {scheme}://; copy the data to one of these")
+    return _filesystem(scheme), rest.rstrip("/") if scheme == "s3" else os.path.abspath(rest)
+
+
+def absolute(uri: str) -> str:
+    """The same place, spelt one way: what plans, markers and other machines' processes are given."""
+    filesystem, path = split(uri)
+    return path if is_local(filesystem) else f"s3://{path}"
+
+
+def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
+    """Whether paths of this file system are paths of this machine."""
+    return isinstance(filesystem, LocalFileSystem)
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri/part/part`; parts are names of ours, never text from data."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+@contextlib.contextmanager
+def storage_errors(action: str, uri: str) -> Iterator[None]:
+    """Turns what file systems raise into a StorageError that names the action and the place.
+
+    Reading what is not there stays a FileNotFoundError: only the caller knows whether that is an error, and whose.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, FileNotFoundError) and action != "write":
+            raise
+        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore"):
+            detail = str(error) or type(error).__name__
+            raise StorageError(
+                f"cannot {action} {uri}: {detail}; check that the place exists and that you may use it "
+                "(for s3://: AWS_ENDPOINT_URL, credentials or profile)"
+            ) from error
+        raise
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there."""
+    filesystem, path = split(uri)
+    with storage_errors("look at", uri):
+        return filesystem.exists(path)
+
+
+def is_folder(uri: str) -> bool:
+    """Whether `uri` is a folder (for object stores: a prefix that holds something)."""
+    filesystem, path = split(uri)
+    with storage_errors("look at", uri):
+        return filesystem.isdir(path)
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole file.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        StorageError: it cannot be read.
+    """
+    filesystem, path = split(uri)
+    with storage_errors("read", uri):
+        return filesystem.cat_file(path)
+
+
+def write_atomic(uri: str, data: bytes) -> None:
+    """Writes the whole file or nothing.
+
+    Local: temporary file in the same folder, fsync, rename. Object stores: one PUT, or a multipart upload that is
+    only completed at its end.
+    """
+    filesystem, path = split(uri)
+    with storage_errors("write", uri):
+        if not is_local(filesystem):
+            filesystem.pipe_file(path, data)
+            return
+        folder = os.path.dirname(path)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f".{os.path.basename(path)}.{uuid.uuid4().hex}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
+def delete(uri: str) -> None:
+    """Removes one file; fine if it is not there."""
+    filesystem, path = split(uri)
+    with storage_errors("delete", uri), contextlib.suppress(FileNotFoundError):
+        filesystem.rm_file(path)
+
+
+def list_files(uri: str) -> dict[str, dict]:
+    """Every file under a folder, recursively: absolute URI -> {"size": bytes, "tag": etag or mtime}; sorted by URI.
+
+    Hidden names (starting with `.`) are left out. An absent folder gives an empty dict.
+    """
+    filesystem, path = split(uri)
+    with storage_errors("list", uri):
+        found = filesystem.find(path, detail=True)
+    prefix = "" if is_local(filesystem) else "s3://"
+    return {
+        prefix + name: _stat(info)
+        for name, info in sorted(found.items())
+        if not any(part.startswith(".") for part in name[len(path) :].split("/"))
+    }
+
+
+def stat(uri: str) -> dict:
+    """`{"size": bytes, "tag": etag or mtime}` of one file: what tells a changed file from the same one."""
+    filesystem, path = split(uri)
+    with storage_errors("look at", uri):
+        return _stat(filesystem.info(path))
+
+
+def _stat(info: dict) -> dict:
+    tag = info.get("ETag") or f"mtime:{info.get('mtime')}"
+    return {"size": int(info["size"]), "tag": str(tag).strip('"')}
+
+
+def check_writable(uri: str) -> None:
+    """Proves that a folder can be written by writing there, before hours of work are put into it."""
+    probe = join(uri, "_stylejobs", f"probe-{uuid.uuid4().hex}")
+    write_atomic(probe, b"stylejobs")
+    delete(probe)

@@ -1,0 +1,171 @@
+"""A model package: the folder that a trained, adopted or built-in generator is kept in.
+
+    model.json                   network, options, styles, training, digests, schema version
+    weights.safetensors          the generator's weights
+    styles/styles.safetensors    one style code a style
+    card.md                      for people
+
+No pickle anywhere. The package's sha256 covers everything that decides an output pixel: network, options, style names
+and the bytes of both safetensors files.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from stylejobs.core.networks import build_network
+from stylejobs.errors import ModelError
+from stylejobs.storage import locations
+from stylejobs.storage.units import digest
+
+PACKAGE_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a model is.
+
+    Attributes:
+        network: a name of `stylejobs.core.networks.NETWORKS`; `options` are what it is built with.
+        styles: names of the styles that the model carries, in order.
+        training: where it comes from: method, run, data, images seen; for people and lineage, no influence on pixels.
+        sha256: identity of the package, see the module's text.
+    """
+
+    network: str
+    options: dict
+    styles: tuple[str, ...]
+    training: dict = field(default_factory=dict)
+    sha256: str = ""
+    weights_sha256: str = ""
+    styles_sha256: str = ""
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    schema_version: int = PACKAGE_SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class LoadedPackage:
+    """A package in memory: the generator in evaluation mode and the code of each style, float32 [D]."""
+
+    package: Package
+    generator: torch.nn.Module
+    styles: dict[str, Tensor]
+
+
+def save_package(
+    folder_uri: str, network: str, options: dict, weights: dict[str, Tensor], styles: dict[str, Tensor], training: dict
+) -> Package:
+    """Writes a package and returns its description with all digests; model.json is written last."""
+    weights_bytes = to_safetensors({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+    styles_bytes = to_safetensors({name: code.detach().cpu().float().contiguous() for name, code in styles.items()})
+    weights_sha256 = hashlib.sha256(weights_bytes).hexdigest()
+    styles_sha256 = hashlib.sha256(styles_bytes).hexdigest()
+    package = Package(
+        network=network,
+        options=options,
+        styles=tuple(styles),
+        training=training,
+        sha256=_identity(network, options, tuple(styles), weights_sha256, styles_sha256),
+        weights_sha256=weights_sha256,
+        styles_sha256=styles_sha256,
+    )
+    locations.write_atomic(locations.join(folder_uri, "weights.safetensors"), weights_bytes)
+    locations.write_atomic(locations.join(folder_uri, "styles", "styles.safetensors"), styles_bytes)
+    locations.write_atomic(locations.join(folder_uri, "card.md"), _card(package).encode())
+    locations.write_atomic(locations.join(folder_uri, "model.json"), json.dumps(asdict(package), indent=1).encode())
+    return package
+
+
+def _identity(network: str, options: dict, styles: tuple[str, ...], weights_sha256: str, styles_sha256: str) -> str:
+    return digest([PACKAGE_SCHEMA_VERSION, network, options, list(styles), weights_sha256, styles_sha256])
+
+
+def read_package(folder_uri: str) -> Package:
+    """The description of a package, without its weights.
+
+    Raises:
+        ModelError: the folder is missing, is not a package, or is of a version that this program does not know.
+    """
+    try:
+        described = json.loads(locations.read_bytes(locations.join(folder_uri, "model.json")))
+        package = Package(**{**described, "styles": tuple(described["styles"]), "value_range": (-1.0, 1.0)})
+    except FileNotFoundError:
+        raise ModelError(f"{folder_uri}: not a model package (it has no model.json)") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder_uri}/model.json: not the description of a model package: {error}") from error
+    if package.schema_version != PACKAGE_SCHEMA_VERSION:
+        raise ModelError(f"{folder_uri}: package version {package.schema_version}, this program reads {PACKAGE_SCHEMA_VERSION}")
+    return package
+
+
+def load_package(folder_uri: str, sha256: str | None = None) -> LoadedPackage:
+    """Loads a package after checking every digest.
+
+    Args:
+        sha256: the identity that the job was planned with; None trusts the folder.
+
+    Raises:
+        ModelError: something is missing, altered, or does not fit the network.
+    """
+    package = read_package(folder_uri)
+    if sha256 is not None and package.sha256 != sha256:
+        raise ModelError(f"{folder_uri}: wanted the model {sha256}, found {package.sha256}")
+    identity = _identity(
+        package.network, package.options, package.styles, package.weights_sha256, package.styles_sha256
+    )
+    if identity != package.sha256:
+        raise ModelError(f"{folder_uri}/model.json was altered: its sha256 is {package.sha256}, its contents give {identity}")
+    weights = _read_tensors(locations.join(folder_uri, "weights.safetensors"), package.weights_sha256)
+    styles = _read_tensors(locations.join(folder_uri, "styles", "styles.safetensors"), package.styles_sha256)
+    try:
+        generator = build_network(package.network, **package.options)
+        generator.load_state_dict(weights)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{folder_uri}: the weights do not fit network {package.network!r}: {error}") from error
+    generator.eval().requires_grad_(False)
+    return LoadedPackage(package, generator, {name: styles[name] for name in package.styles})
+
+
+def _read_tensors(uri: str, sha256: str) -> dict[str, Tensor]:
+    try:
+        data = locations.read_bytes(uri)
+    except FileNotFoundError:
+        raise ModelError(f"{uri}: missing; the package is not whole") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ModelError(f"{uri}: was altered: wanted sha256 {sha256}, found {found}")
+    try:
+        return from_safetensors(data)
+    except SafetensorError as error:
+        raise ModelError(f"{uri}: not a safetensors file: {error}") from error
+
+
+def copy_package(from_uri: str, to_uri: str) -> None:
+    """Copies a package to where workers can read it."""
+    for name in ("weights.safetensors", "styles/styles.safetensors", "card.md", "model.json"):
+        try:
+            locations.write_atomic(locations.join(to_uri, name), locations.read_bytes(locations.join(from_uri, name)))
+        except FileNotFoundError:
+            raise ModelError(f"{from_uri}/{name}: missing; the package is not whole") from None
+
+
+def _card(package: Package) -> str:
+    lines = [f"- {name}: {value}" for name, value in package.training.items()]
+    return "\n".join(
+        [
+            f"# {package.network}, {len(package.styles)} style(s)",
+            "",
+            f"Styles: {', '.join(package.styles)}. Images are RGB in [-1, 1], any height and width.",
+            f"sha256 {package.sha256}.",
+            "",
+            "## Training",
+            *(lines or ["None: this model is computed from its style images."]),
+            "",
+        ]
+    )

