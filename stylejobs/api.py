@@ -4,24 +4,25 @@ Names are loaded when they are first used, so that `--help` and a wrong config n
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stylejobs.config.schema import IngestConfig, PromoteConfig, StylizeConfig, TrainConfig
+    from stylejobs.engine.command import run_command
+    from stylejobs.engine.ingest import ingest, plan_ingest
+    from stylejobs.engine.promote import promote
+    from stylejobs.engine.results import JobResult
+    from stylejobs.engine.stylize import describe_plan, plan_stylize, stylize
+    from stylejobs.engine.trainer import plan_training, register, train
 
 _HOMES = {
-    "IngestConfig": "stylejobs.config.schema",
-    "JobResult": "stylejobs.engine.results",
-    "PromoteConfig": "stylejobs.config.schema",
-    "StylizeConfig": "stylejobs.config.schema",
-    "TrainConfig": "stylejobs.config.schema",
-    "describe_plan": "stylejobs.engine.stylize",
-    "ingest": "stylejobs.engine.ingest",
-    "plan_ingest": "stylejobs.engine.ingest",
-    "plan_stylize": "stylejobs.engine.stylize",
-    "plan_training": "stylejobs.engine.trainer",
-    "promote": "stylejobs.engine.promote",
-    "register": "stylejobs.engine.trainer",
-    "run_command": "stylejobs.engine.command",
-    "stylize": "stylejobs.engine.stylize",
-    "train": "stylejobs.engine.trainer",
+    "stylejobs.config.schema": ("IngestConfig", "PromoteConfig", "StylizeConfig", "TrainConfig"),
+    "stylejobs.engine.command": ("run_command",),
+    "stylejobs.engine.ingest": ("ingest", "plan_ingest"),
+    "stylejobs.engine.promote": ("promote",),
+    "stylejobs.engine.results": ("JobResult",),
+    "stylejobs.engine.stylize": ("describe_plan", "plan_stylize", "stylize"),
+    "stylejobs.engine.trainer": ("plan_training", "register", "train"),
 }
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module 'stylejobs.api' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(home), name)

@@ -40,6 +40,12 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def tracking_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The one MLflow store of the session: making a new SQLite store takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
 def photos() -> dict[str, np.ndarray]:
     """Real photographs, uint8 [H, W, 3], out of scikit-image's and scikit-learn's wheels."""
     import skimage.data
@@ -81,12 +87,17 @@ class Outcome:
 
 @pytest.fixture
 def verb(
-    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ray_cluster: None,
+    tracking_store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., Outcome]:
     """Runs a verb in this process, on the shared Ray, in a folder of its own: verb("ingest", "source=...")."""
     import importlib
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_store)
 
     def call(name: str, *arguments: str) -> Outcome:
         capsys.readouterr()

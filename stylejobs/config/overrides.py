@@ -12,7 +12,7 @@ from stylejobs.config.problems import Problem, did_you_mean
 
 FLAGS = ("--help", "--show")
 OVERRIDE = "override"
-_FORBIDDEN = re.compile(r"[^A-Za-z0-9._,\-/:+=@]")
+FORBIDDEN = re.compile(r"[^A-Za-z0-9._,\-/:+=@]")
 
 
 def split_flags(argv: Sequence[str]) -> tuple[set[str], list[str]]:
@@ -42,7 +42,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Entry], l
             reason = _override_fault(key, value)
             if reason:
                 problems.append(Problem(key, reason, OVERRIDE))
-            if key and not _FORBIDDEN.search(key):
+            if key and not FORBIDDEN.search(key):
                 entries.append(Entry(key, value, OVERRIDE))
         elif argument.endswith((".yaml", ".yml")):
             paths.append(argument)
@@ -52,7 +52,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Entry], l
 
 
 def _override_fault(key: str, value: str) -> str:
-    bad = _FORBIDDEN.search(f"{key}={value}")
+    bad = FORBIDDEN.search(f"{key}={value}")
     if bad:
         return (
             f"an override may hold only letters, digits and . _ , - / : + = @ (a shell reads it); got {bad.group()!r}; "
@@ -68,5 +68,8 @@ def _unknown_flag(argument: str) -> Problem:
     if equals:
         reason = f"unknown flag; keys have no dashes, did you mean '{flag.lstrip('-')}={value}'?"
     else:
-        reason = f"unknown flag{did_you_mean('--' + flag.lstrip('-'), FLAGS) or '; there are --help and --show'}"
+        name = flag.lstrip("-")
+        short_for = [known for known in FLAGS if name and known.startswith(f"--{name}")]
+        near = did_you_mean(short_for[0] if short_for else f"--{name}", FLAGS)
+        reason = f"unknown flag{near or '; there are --help and --show'}"
     return Problem(flag, reason, "argument")

@@ -85,7 +85,8 @@ def _join(reasons: list[str]) -> str:
     wanted = dict.fromkeys(reason.partition("; got ")[0].removeprefix("wanted ") for reason in reasons)
     if len(wanted) == 1:
         return reasons[0]
-    return f"wanted {' or '.join(wanted)}; got {reasons[-1].partition('; got ')[2]}"
+    came = max((reason.partition("; got ")[2] for reason in reasons), key=len)  # the one with a suggestion
+    return f"wanted {' or '.join(wanted)}; got {came}"
 
 
 def _reason(error: ErrorDetails) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from stylejobs.config.sections import NAME_PATTERN, SHA256_PATTERN, Cluster, Limits, Section, Session, refuse
+from stylejobs.config.sections import NAME_PATTERN, SHA256_PATTERN, Actors, Cluster, Limits, Section, Session, refuse
 
 _REGISTERED = re.compile(r"models:/[^/@:]+(@[A-Za-z0-9_-]+|/[0-9]+)")
 _REGISTERED_WORDS = "models:/NAME@ALIAS or models:/NAME/VERSION"
@@ -36,7 +36,7 @@ class IngestConfig(Section):
     source: str = Field(description="Images to read: folder, Parquet, WebDataset [local path or s3:// URI]")
     dest: str = Field(description="Where the image shards go [local path or s3:// URI]")
     max_bad: Fraction = Field(0.005, description="Most bad rows before the job stops with exit code 4 [fraction]")
-    shard_mb: float = Field(256.0, gt=0, description="Size at which a shard is closed [MB]")
+    shard_mb: float = Field(256.0, gt=0, description="Source bytes of one shard, which is one unit of work [MB]")
     row_group_mb: float = Field(32.0, gt=0, description="Size at which a row group is closed [MB]")
     max_side: int | None = Field(None, ge=8, description="Longer sides are shrunk to this; none = keep [px]")
     labels: Literal["folder", "csv", "none"] = Field("none", description="Where labels come from")
@@ -46,9 +46,8 @@ class IngestConfig(Section):
         description="Labels of labels=csv; none = SOURCE/labels.csv [local path or s3:// URI]",
     )
     image_column: str | None = Field(None, description="Column that holds the images; none = found by itself")
-    unit_mb: float = Field(64.0, gt=0, description="Source bytes in one unit of work [MB]")
     limits: Limits = Limits()
-    cluster: Cluster = Cluster()
+    cluster: Actors = Actors()
 
     _dest = field_validator("dest")(_check_dest)
 

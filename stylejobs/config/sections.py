@@ -112,12 +112,17 @@ class Session(Section):
     )
 
 
-class Cluster(Session):
-    """`Session`, and what the actors that process units may use."""
+class Actors(Session):
+    """`Session`, and the actors that process units."""
 
     actors: int | None = Field(
         None, ge=1, description="Actors that process units; none = chosen from the cluster's GPUs or CPUs [count]"
     )
     actor_cpus: float = Field(1.0, ge=0, description="Logical CPUs that one actor holds [CPUs]")
+
+
+class Cluster(Actors):
+    """`Actors` that run a network."""
+
     actor_gpus: float = Field(0.0, ge=0, description="GPUs that one actor holds; parts such as 0.5 share one [GPUs]")
     threads: int = Field(1, ge=1, le=1024, description="Torch threads in one actor [count]")

@@ -1,6 +1,7 @@
 """Training data: image shards read by Ray Data, decoded and cropped next to the training step."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,9 +16,8 @@ from stylejobs.storage import locations
 from stylejobs.storage.sources import Source, plan_source
 
 _KEPT_IN_MEMORY_BYTES = 512 * 2**20
-"""Encoded sets up to this size are read once and kept in the object store."""
-_MAX_PASSES_JOINED = 64
-_SHUFFLE_ROWS = 256
+"""Encoded sets up to this size are read once; their later passes cost no reading."""
+_SHUFFLE_ROWS = 1024
 _UNIT_BYTES = 64 * 2**20
 
 
@@ -36,12 +36,8 @@ def plan_content(uri: str, image_column: str | None) -> Source:
     return source
 
 
-def read_training_images(source: Source, num_images: int, num_workers: int):  # noqa: ANN201 (a ray.data.Dataset; ray is loaded late)
-    """The encoded images as a Ray dataset with one column, `image`.
-
-    A small set is read once, and joined to itself often enough for `num_images`, so that the pipeline is not started
-    anew for every pass over it.
-    """
+def read_training_images(source: Source):
+    """The encoded images of a training set as a Ray dataset with one column, `image`."""
     import ray.data
 
     column = source.units[0].image_column
@@ -49,12 +45,7 @@ def read_training_images(source: Source, num_images: int, num_workers: int):  # 
     filesystem, _ = locations.split(places[0])
     options = {} if locations.is_local(filesystem) else {"filesystem": filesystem}
     dataset = ray.data.read_parquet(places, **options).select_columns([column])
-    dataset = dataset.map_batches(_only_bytes, fn_args=(column,), batch_format="pyarrow", zero_copy_batch=True)
-    if source.summary()["bytes"] > _KEPT_IN_MEMORY_BYTES:
-        return dataset
-    dataset = dataset.repartition(4 * num_workers).materialize()
-    passes = min(_MAX_PASSES_JOINED, -(-num_images // max(1, source.num_rows)))
-    return dataset.union(*[dataset] * (passes - 1)) if passes > 1 else dataset
+    return dataset.map_batches(_only_bytes, fn_args=(column,), batch_format="pyarrow", zero_copy_batch=True)
 
 
 def _only_bytes(table: pa.Table, column: str) -> pa.Table:
@@ -66,52 +57,87 @@ def _only_bytes(table: pa.Table, column: str) -> pa.Table:
 
 @dataclass(frozen=True)
 class CropSettings:
-    """How an encoded image becomes a training crop."""
+    """How encoded images become batches of training crops.
+
+    Attributes:
+        batch: crops of one worker's batch.
+        keep: the set is small: a worker reads its share once and passes over it in memory.
+    """
 
     size_px: int
     batch: int
     seed: int
     limits: Limits
+    keep: bool
 
 
-def iterate_crops(shard, settings: CropSettings, rank: int) -> Iterator[dict[str, Tensor]]:  # noqa: ANN001
+def fits_in_memory(source: Source) -> bool:
+    """Whether a worker can hold the encoded set."""
+    return source.summary()["bytes"] <= _KEPT_IN_MEMORY_BYTES
+
+
+def iterate_crops(shard, settings: CropSettings, rank: int) -> Iterator[dict[str, Tensor]]:
     """Batches {"content": float32 [B, 3, size, size] in [-1, 1]} without end, pass after pass.
+
+    The next batch is decoded and cropped while the present one is trained on.
 
     Args:
         shard: this worker's `ray.data.DataIterator`.
         rank: makes the draws of this worker its own.
 
     Raises:
-        SourceError: a batch in which no image can be decoded.
+        SourceError: the shard has less than one batch, or a batch in which no image can be decoded.
     """
     rng = torch.Generator().manual_seed((settings.seed << 16) + rank)
+    encoded = _kept_batches(shard, settings, rng) if settings.keep else _streamed_batches(shard, settings)
+    with ThreadPoolExecutor(1, thread_name_prefix="crops") as pool:
+        waiting = pool.submit(_crops, next(encoded), settings, rng)
+        while True:
+            batch_BHWC = waiting.result()
+            waiting = pool.submit(_crops, next(encoded), settings, rng)
+            yield {"content": to_float(batch_BHWC)}
 
-    def collate(columns: dict) -> Tensor:
-        images = list(columns["image"])
-        crops = [crop for crop in (_crop(image, settings, rng) for image in images) if crop is not None]
-        if not crops:
-            raise SourceError("content=: no image of a batch can be decoded; check the shards (`ingest` makes sound ones)")
-        # Every rank needs a full batch: a bad image is replaced by another crop of its neighbours.
-        crops += [crops[index % len(crops)] for index in range(len(images) - len(crops))]
-        return torch.stack(crops)
 
+def _kept_batches(shard, settings: CropSettings, rng: torch.Generator) -> Iterator[list[bytes]]:
+    images = [image for batch in shard.iter_batches(batch_format="numpy", batch_size=None) for image in batch["image"]]
+    if len(images) < settings.batch:
+        raise SourceError(_TOO_FEW.format(batch=settings.batch))
+    while True:
+        order = torch.randperm(len(images), generator=rng).tolist()
+        for start in range(0, len(images) - settings.batch + 1, settings.batch):
+            yield [images[index] for index in order[start : start + settings.batch]]
+
+
+def _streamed_batches(shard, settings: CropSettings) -> Iterator[list[bytes]]:
     passes = 0
     while True:
-        batches = shard.iter_torch_batches(
+        batches = shard.iter_batches(
             batch_size=settings.batch,
-            collate_fn=collate,
+            batch_format="numpy",
             drop_last=True,
             prefetch_batches=2,
             local_shuffle_buffer_size=max(_SHUFFLE_ROWS, 4 * settings.batch),
             local_shuffle_seed=settings.seed + passes,
         )
         empty = True
-        for batch_BHWC in batches:
+        for batch in batches:
             empty = False
-            yield {"content": to_float(batch_BHWC)}
+            yield list(batch["image"])
         if empty:
-            raise SourceError(f"content=: fewer images than one batch of {settings.batch} per worker; lower batch or workers")
+            raise SourceError(_TOO_FEW.format(batch=settings.batch))
         passes += 1
+
+
+_TOO_FEW = "content=: a worker has fewer images than one batch of {batch}; lower batch or workers"
+
+
+def _crops(images: list[bytes], settings: CropSettings, rng: torch.Generator) -> Tensor:
+    crops = [crop for crop in (_crop(image, settings, rng) for image in images) if crop is not None]
+    if not crops:
+        raise SourceError("content=: no image of a batch can be decoded; `ingest` makes shards without such images")
+    # Every rank needs a full batch at every step: a bad image gives its place to another crop of its neighbours.
+    crops += [crops[index % len(crops)] for index in range(len(images) - len(crops))]
+    return torch.stack(crops)
 
 
 def _crop(image: bytes | None, settings: CropSettings, rng: torch.Generator) -> Tensor | None:
@@ -119,4 +145,4 @@ def _crop(image: bytes | None, settings: CropSettings, rng: torch.Generator) -> 
         pixels_HWC = decode_image(image or b"", settings.limits)
     except DecodeError:
         return None
-    return random_crop_flip(torch.from_numpy(pixels_HWC.copy()), settings.size_px, rng)
+    return random_crop_flip(torch.from_numpy(pixels_HWC), settings.size_px, rng)

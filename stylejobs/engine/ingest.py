@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from stylejobs.config.schema import IngestConfig
-from stylejobs.engine.jobs import carry_out, limits_of, workers_of
+from stylejobs.engine.jobs import carry_out, limits_of
 from stylejobs.engine.results import JobResult
 from stylejobs.engine.session import ray_session
-from stylejobs.engine.unit_job import UnitJob
+from stylejobs.engine.unit_job import UnitJob, Workers
 from stylejobs.engine.writer import Converted, Stopwatch, UnitWorker, WriteSettings, schema_to_text
 from stylejobs.errors import RowError
 from stylejobs.records.codec import Limits, decode_image, encode_image, is_plain_rgb8, read_header
@@ -120,7 +120,7 @@ def plan_ingest(config: IngestConfig) -> UnitJob:
         worker=Ingester,
         settings=IngestSettings(write, limits, config.max_side, codec_threads=max(1, round(config.cluster.actor_cpus))),
         max_bad=config.max_bad,
-        workers=workers_of(config.cluster),
+        workers=Workers(config.cluster.actors, config.cluster.actor_cpus),
     )
     job.open({"source": source.summary()})
     return job

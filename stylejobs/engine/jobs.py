@@ -2,12 +2,11 @@
 
 import time
 
-from stylejobs.config.sections import Cluster
 from stylejobs.config.sections import Limits as LimitsSection
 from stylejobs.engine.command import failure
 from stylejobs.engine.progress import JobProgress
 from stylejobs.engine.results import JobResult
-from stylejobs.engine.unit_job import UnitJob, Workers
+from stylejobs.engine.unit_job import UnitJob
 from stylejobs.records.codec import Limits
 from stylejobs.storage.units import Marker
 from stylejobs.tracking.tracker import Tracker
@@ -16,11 +15,6 @@ from stylejobs.tracking.tracker import Tracker
 def limits_of(section: LimitsSection) -> Limits:
     """The codec's limits from their config section."""
     return Limits(int(section.max_mb * 2**20), section.max_megapixels, section.max_aspect, section.min_side_px)
-
-
-def workers_of(section: Cluster) -> Workers:
-    """The workers that a config asks for."""
-    return Workers(section.actors, section.actor_cpus, section.actor_gpus)
 
 
 def carry_out(job: UnitJob, tracker: Tracker) -> JobResult:

@@ -89,7 +89,9 @@ def _start(folder: str, num_cpus: int | None, object_store_mb: float | None) -> 
         except Exception as error:
             ray.shutdown()
             if attempt == _START_ATTEMPTS - 1:
-                raise ClusterError(f"Ray did not start on this machine after {_START_ATTEMPTS} tries: {error}") from error
+                raise ClusterError(
+                    f"Ray did not start on this machine after {_START_ATTEMPTS} tries: {error}"
+                ) from error
 
 
 @contextlib.contextmanager

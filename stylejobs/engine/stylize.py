@@ -5,12 +5,12 @@ import platform
 from stylejobs import __version__
 from stylejobs.config.schema import StylizeConfig
 from stylejobs.engine.gallery import write_report
-from stylejobs.engine.jobs import carry_out, limits_of, workers_of
+from stylejobs.engine.jobs import carry_out, limits_of
 from stylejobs.engine.models import PinnedModel, pin_model, pinned_uri, place_model
 from stylejobs.engine.results import JobResult
 from stylejobs.engine.session import ray_session
 from stylejobs.engine.stylizer import Stylizer, StylizeSettings
-from stylejobs.engine.unit_job import UnitJob
+from stylejobs.engine.unit_job import UnitJob, Workers
 from stylejobs.engine.writer import WriteSettings, schema_to_text
 from stylejobs.records.schema import STYLIZED_SCHEMA_VERSION
 from stylejobs.storage import locations
@@ -42,7 +42,7 @@ def plan_stylize(config: StylizeConfig) -> tuple[UnitJob, PinnedModel]:
         worker=Stylizer,
         settings=_settings(config, source, model),
         max_bad=config.max_bad,
-        workers=workers_of(config.cluster),
+        workers=Workers(config.cluster.actors, config.cluster.actor_cpus, config.cluster.actor_gpus),
     )
     wanted = list(config.styles) if config.styles is not None else None
     job.open({"source": source.summary(), "model": model.described(), "wanted_styles": wanted})
@@ -95,7 +95,9 @@ def stylize(config: StylizeConfig, job: UnitJob, model: PinnedModel) -> JobResul
 
     tags = {"stylejobs.verb": "stylize", "stylejobs.version": __version__, "stylejobs.host": platform.node()}
     with MlflowTracker.start(config.experiment, config.run_name or f"stylize {model.name}", tags) as tracker:
-        tracker.log_params({**config.model_dump(mode="json"), "model_version": model.version, "model_sha256": model.sha256})
+        tracker.log_params(
+            {**config.model_dump(mode="json"), "model_version": model.version, "model_sha256": model.sha256}
+        )
         with ray_session(config.cluster.num_cpus, config.cluster.object_store_mb):
             result = carry_out(job, tracker)
         result.rows["written"] = result.rows["ok"] * config.variants

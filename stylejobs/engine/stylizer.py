@@ -151,7 +151,9 @@ class Stylizer(UnitWorker):
             content_BCHW = to_float(content_BHWC).contiguous(memory_format=torch.channels_last)
             style_BD = torch.stack([self._codes[copy.draw.style] for copy in batch])
             strength_B111 = torch.tensor([copy.draw.strength for copy in batch], device=self._device).view(-1, 1, 1, 1)
-            autocast = torch.autocast(self._device.type, torch.bfloat16) if self._s.precision == "bf16" else nullcontext()
+            autocast = (
+                torch.autocast(self._device.type, torch.bfloat16) if self._s.precision == "bf16" else nullcontext()
+            )
             with autocast:
                 stylized_BCHW = self._generator(content_BCHW, style_BD).float()
             finite_B = torch.isfinite(stylized_BCHW).flatten(1).all(1).tolist()
@@ -159,9 +161,7 @@ class Stylizer(UnitWorker):
         unusable = GenerateError("non_finite", "the generator's output holds NaN or infinity")
         return [pixels_HWC if finite else unusable for pixels_HWC, finite in zip(made_BHWC, finite_B, strict=True)]
 
-    def _encode(
-        self, made: np.ndarray | RowError, stopwatch: Stopwatch
-    ) -> tuple[bytes, tuple[int, int]] | RowError:
+    def _encode(self, made: np.ndarray | RowError, stopwatch: Stopwatch) -> tuple[bytes, tuple[int, int]] | RowError:
         if isinstance(made, RowError):
             return made
         with stopwatch.stage("encode"):

@@ -195,9 +195,23 @@ class _Loop:
         """The averaged generator as a model package; the last raw weights beside it."""
         s, method = self._s, self._method
         training = {**s.training, "images_seen": self._images_seen, "losses": self._losses}
-        save_package(s.package_uri, method.generator_name, method.generator_options, self._ema.state_dict(), method.styles, training)
+        save_package(
+            s.package_uri,
+            method.generator_name,
+            method.generator_options,
+            self._ema.state_dict(),
+            method.styles,
+            training,
+        )
         raw = method.networks["generator"].state_dict()
-        save_package(locations.join(s.package_uri, "raw"), method.generator_name, method.generator_options, raw, method.styles, training)
+        save_package(
+            locations.join(s.package_uri, "raw"),
+            method.generator_name,
+            method.generator_options,
+            raw,
+            method.styles,
+            training,
+        )
 
     def summary(self) -> dict:
         return {
@@ -226,7 +240,7 @@ class _Watch:
             losses = {name: value for name, value in metrics.items() if name.startswith("loss/")}
             self._board.post.remote(images_seen, losses)
 
-    def sample(self, step: int, make_rows) -> None:  # noqa: ANN001 (a function without arguments)
+    def sample(self, step: int, make_rows) -> None:
         if self._active:
             self._tracker.log_image(sample_grid(make_rows()), "samples", step)
 

@@ -69,7 +69,9 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
         raise ModelError(f"backbone.weights={config.backbone.weights}: {error}") from error
     asked = {*(config.backbone.style_layers or ()), config.backbone.content_layer} - {None}
     if unknown := asked - set(backbone.layers):
-        raise ModelError(f"backbone has no layers {sorted(unknown)}; {config.backbone.name} has {', '.join(backbone.layers)}")
+        raise ModelError(
+            f"backbone has no layers {sorted(unknown)}; {config.backbone.name} has {', '.join(backbone.layers)}"
+        )
     run_id = uuid.uuid4().hex[:12]
     package_uri = locations.join(locations.absolute(config.storage), f"{config.name}-{run_id}", "package")
     return TrainingPlan(run_id, source, _sample_images(source, config), package_uri)
@@ -129,7 +131,7 @@ def _fit(config: TrainConfig, plan: TrainingPlan, tracking: tuple[str, str]) -> 
             resources_per_worker={"CPU": config.worker_cpus, **({"GPU": 1} if config.use_gpu else {})},
         ),
         run_config=RunConfig(name=f"{config.name}-{plan.run_id}", storage_path=locations.absolute(config.storage)),
-        datasets={"content": read_training_images(plan.source, num_images, config.workers)},
+        datasets={"content": read_training_images(plan.source)},
     )
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     with _progress(board, num_images):
@@ -140,7 +142,7 @@ def _fit(config: TrainConfig, plan: TrainingPlan, tracking: tuple[str, str]) -> 
 
 
 def _settings(config: TrainConfig, plan: TrainingPlan, tracking: tuple[str, str], board: object) -> "object":
-    from stylejobs.engine.datasets import CropSettings
+    from stylejobs.engine.datasets import CropSettings, fits_in_memory
     from stylejobs.engine.train_loop import TrainSettings
 
     generator = config.generator.model_dump()
@@ -155,7 +157,9 @@ def _settings(config: TrainConfig, plan: TrainingPlan, tracking: tuple[str, str]
         ema_decay=config.ema,
         threads=config.threads,
         seed=config.seed,
-        crops=CropSettings(config.size_px, config.batch, config.seed, limits_of(config.limits)),
+        crops=CropSettings(
+            config.size_px, config.batch, config.seed, limits_of(config.limits), keep=fits_in_memory(plan.source)
+        ),
         generator=generator,
         backbone=config.backbone.model_dump(),
         weights={f"{name}_weight": value for name, value in config.loss.model_dump().items()},
@@ -192,7 +196,7 @@ class _Board:
 
 
 @contextmanager
-def _progress(board, num_images: int) -> Iterator[None]:  # noqa: ANN001 (an actor handle)
+def _progress(board, num_images: int) -> Iterator[None]:
     """Shows what the board says while the training runs."""
     import ray
 

@@ -181,6 +181,8 @@ class UnitActor:
 
 
 def _failure(exit_code: int, failures: list[str], num_units: int) -> StylejobsError:
-    error = InfrastructureError(f"{len(failures)} of {num_units} units failed:\n" + "\n".join(f"  {f}" for f in failures))
+    error = InfrastructureError(
+        f"{len(failures)} of {num_units} units failed:\n" + "\n".join(f"  {f}" for f in failures)
+    )
     error.exit_code = exit_code
     return error

@@ -88,7 +88,7 @@ def declared_features(schema: pa.Schema) -> dict[str, dict]:
 def find_image_column(schema: pa.Schema, wanted: str | None, place: str) -> str:
     """The column that holds encoded images: `wanted`, else `image`, else the only candidate.
 
-    Candidates are columns that the schema metadata declares as `Image`, structs with a binary `bytes`, and binary columns.
+    Candidates are the columns that the metadata declares as `Image`, else structs with a binary `bytes` and binary columns.
 
     Raises:
         SourceError: there is none, or more than one and none is called `image`.
@@ -100,13 +100,17 @@ def find_image_column(schema: pa.Schema, wanted: str | None, place: str) -> str:
     if wanted is not None:
         if wanted in typed:
             return wanted
-        raise SourceError(f"{place}: wanted image_column={wanted} of type binary or struct<bytes, path>; columns: {columns}")
+        raise SourceError(
+            f"{place}: wanted image_column={wanted} of type binary or struct<bytes, path>; columns: {columns}"
+        )
     if "image" in candidates:
         return "image"
     if len(candidates) == 1:
         return candidates[0]
     problem = "has no column of encoded images" if not candidates else "has several columns that may hold images"
-    raise SourceError(f"{place}: {problem} (binary or struct<bytes, path>); columns: {columns}; name one with image_column=")
+    raise SourceError(
+        f"{place}: {problem} (binary or struct<bytes, path>); columns: {columns}; name one with image_column="
+    )
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

@@ -50,7 +50,9 @@ def split(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if not separator:
         return _filesystem("file"), os.path.abspath(uri)
     if scheme not in SCHEMES:
-        raise SourceError(f"{uri}: wanted a local path, file:// or s3://, got {scheme}://; copy the data to one of these")
+        raise SourceError(
+            f"{uri}: wanted a local path, file:// or s3://, got {scheme}://; copy the data to one of these"
+        )
     return _filesystem(scheme), rest.rstrip("/") if scheme == "s3" else os.path.abspath(rest)
 
 
@@ -79,8 +81,8 @@ def storage_errors(action: str, uri: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, FileNotFoundError) and action != "write":
-            raise
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and action != "write":
+            raise FileNotFoundError(uri) from error
         if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore"):
             detail = str(error) or type(error).__name__
             raise StorageError(

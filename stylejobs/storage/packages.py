@@ -100,7 +100,9 @@ def read_package(folder_uri: str) -> Package:
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder_uri}/model.json: not the description of a model package: {error}") from error
     if package.schema_version != PACKAGE_SCHEMA_VERSION:
-        raise ModelError(f"{folder_uri}: package version {package.schema_version}, this program reads {PACKAGE_SCHEMA_VERSION}")
+        raise ModelError(
+            f"{folder_uri}: package version {package.schema_version}, this program reads {PACKAGE_SCHEMA_VERSION}"
+        )
     return package
 
 
@@ -120,7 +122,9 @@ def load_package(folder_uri: str, sha256: str | None = None) -> LoadedPackage:
         package.network, package.options, package.styles, package.weights_sha256, package.styles_sha256
     )
     if identity != package.sha256:
-        raise ModelError(f"{folder_uri}/model.json was altered: its sha256 is {package.sha256}, its contents give {identity}")
+        raise ModelError(
+            f"{folder_uri}/model.json was altered: its sha256 is {package.sha256}, its contents give {identity}"
+        )
     weights = _read_tensors(locations.join(folder_uri, "weights.safetensors"), package.weights_sha256)
     styles = _read_tensors(locations.join(folder_uri, "styles", "styles.safetensors"), package.styles_sha256)
     try:

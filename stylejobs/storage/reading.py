@@ -189,6 +189,9 @@ def _members(unit: Unit, max_bytes: int) -> Iterator[tuple[str, bytes | RowError
                 for member in tar:
                     if member.isfile():
                         too_large = member.size > max_bytes
-                        yield member.name, _too_large(member.size, max_bytes) if too_large else tar.extractfile(member).read()
+                        yield (
+                            member.name,
+                            _too_large(member.size, max_bytes) if too_large else tar.extractfile(member).read(),
+                        )
         except (tarfile.TarError, EOFError) as error:
             raise SourceError(f"{unit.source_uri}: not a whole tar file: {error}") from error

@@ -22,7 +22,9 @@ def encode_shard(table: pa.Table, row_group_bytes: float) -> bytes:
     """
     leaves = _leaves(table.schema)
     raw = [leaf for leaf in leaves if leaf.endswith(".bytes")]
-    texts = [field.name for field in table.schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    texts = [
+        field.name for field in table.schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+    ]
     sink = io.BytesIO()
     writer = pq.ParquetWriter(
         sink,

@@ -111,7 +111,9 @@ def plan_source(
         endings = " ".join(PARQUET_ENDINGS + TAR_ENDINGS + IMAGE_ENDINGS)
         raise SourceError(f"{uri}: wanted images ({endings}), found {len(files)} file(s) and none of these")
     if labels != "none" and kind != "files":
-        raise SourceError(f"{uri}: labels={labels} is for folders of image files; {kind} sources carry their own columns")
+        raise SourceError(
+            f"{uri}: labels={labels} is for folders of image files; {kind} sources carry their own columns"
+        )
     if kind == "parquet":
         return _plan_parquet(uri, root, by_kind[kind], unit_bytes, image_column)
     if kind == "tar":
@@ -128,7 +130,9 @@ def _list_source(uri: str) -> tuple[str, dict[str, dict]]:
     """The root of the source and its files by name within the root, without our own bookkeeping."""
     root = locations.absolute(uri)
     if not locations.exists(root):
-        raise SourceError(f"{uri}: nothing is there; wanted a Parquet file, a tar, or a folder of images, Parquet or tars")
+        raise SourceError(
+            f"{uri}: nothing is there; wanted a Parquet file, a tar, or a folder of images, Parquet or tars"
+        )
     if not locations.is_folder(root):
         folder, _, name = root.rpartition("/")
         return folder, {name: locations.stat(root)}

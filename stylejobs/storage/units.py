@@ -84,7 +84,9 @@ def open_books(dest: str, identity: dict, plan: dict) -> None:
     if held is None:
         strangers = list(locations.list_files(dest))[:3]
         if strangers:
-            raise SourceError(f"dest={dest} is not empty and holds no job of ours, such as {strangers[0]}; choose a new folder")
+            raise SourceError(
+                f"dest={dest} is not empty and holds no job of ours, such as {strangers[0]}; choose a new folder"
+            )
     elif held["identity"] != identity:
         raise DriftError(
             f"dest={dest} holds the output of another job; what differs:\n"
@@ -142,7 +144,9 @@ def publish(dest: str, markers: list[Marker]) -> str:
     for place in locations.list_files(_books(dest, "units")):
         if place.rsplit("/", 1)[-1].removesuffix(".json") not in fingerprints:
             locations.delete(place)
-    manifest = digest([[m.fingerprint, m.file, m.file_sha256, m.rows_ok] for m in sorted(markers, key=lambda m: m.fingerprint)])
+    manifest = digest(
+        [[m.fingerprint, m.file, m.file_sha256, m.rows_ok] for m in sorted(markers, key=lambda m: m.fingerprint)]
+    )
     totals = {"units": len(markers), "rows": sum(m.rows_ok for m in markers), "bad": sum(m.rows_bad for m in markers)}
     write_json(locations.join(dest, "_SUCCESS"), {"manifest_sha256": manifest, **totals})
     return manifest

@@ -1,4 +1,5 @@
 import pytest
+
 from stylejobs.core.choices import choose
 from stylejobs.core.methods import build_method
 from stylejobs.core.networks import build_network

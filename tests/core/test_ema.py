@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from stylejobs.core.ema import Ema
 from torch import nn
+
+from stylejobs.core.ema import Ema
 
 
 class OneWeight(nn.Module):

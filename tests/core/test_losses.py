@@ -3,7 +3,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stylejobs.core.losses import feature_loss, gram_loss, gram_matrix, total_variation
+
+from stylejobs.core.losses import feature_loss, gram_distance, gram_loss, gram_matrix, total_variation
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7), st.integers(1, 7))
 
@@ -45,10 +46,21 @@ def test_gram_loss_and_feature_loss_in_closed_form():
     assert feature_loss(draw((1, 2, 3, 3)).half(), draw((1, 2, 3, 3)).half()).dtype == torch.float32
 
 
+def test_gram_distance_is_relative_and_has_a_finite_gradient_at_the_target():
+    grams, target = gram_matrix(draw((3, 4, 5, 5))), gram_matrix(draw((1, 4, 5, 5), 1))
+    expected = np.mean([np.linalg.norm(gram - target[0]) / np.linalg.norm(target[0]) for gram in grams.numpy()])
+    assert gram_distance(grams, target).item() == pytest.approx(expected, rel=1e-9)
+    torch.testing.assert_close(gram_distance(7 * grams, 7 * target), gram_distance(grams, target))
+    assert gram_distance(torch.zeros_like(target), target).item() == pytest.approx(1.0)
+    at_target = target.clone().requires_grad_()
+    gram_distance(at_target, target).backward()
+    assert at_target.grad.isfinite().all()
+
+
 @settings(max_examples=40, deadline=None)
 @given(shapes, st.floats(-3, 3), st.floats(-3, 3))
 def test_total_variation_of_a_ramp(shape, down, right):
-    batch, channels, height, width = shape
+    height, width = shape[2:]
     rows, columns = torch.arange(height).double()[:, None], torch.arange(width).double()[None]
     ramp = (down * rows + right * columns).expand(shape)
     steps_down, steps_right = (height - 1) * width, height * (width - 1)
@@ -68,6 +80,7 @@ def test_total_variation_is_a_seminorm_blind_to_offsets():
     [
         (lambda x: feature_loss(x, draw((2, 3, 4, 4), 9)), (2, 3, 4, 4)),
         (lambda x: gram_loss(gram_matrix(x), gram_matrix(draw((1, 3, 4, 4), 9))), (2, 3, 4, 4)),
+        (lambda x: gram_distance(gram_matrix(x), gram_matrix(draw((1, 3, 4, 4), 9))), (2, 3, 4, 4)),
         (total_variation, (2, 3, 4, 5)),
     ],
 )
@@ -83,6 +96,7 @@ def test_the_mean_of_two_halves_is_the_mean_of_the_whole():
         lambda rows: total_variation(x[rows]),
         lambda rows: feature_loss(x[rows], target[rows]),
         lambda rows: gram_loss(grams[rows], gram),
+        lambda rows: gram_distance(grams[rows], gram),
     ):
         halves = (loss(slice(0, 2)) + loss(slice(2, 4))) / 2
         torch.testing.assert_close(halves, loss(slice(0, 4)))

@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stylejobs.core.networks import NETWORKS, build_network
 from torch import nn
+
+from stylejobs.core.networks import NETWORKS, build_network
 
 OPTIONS = {"johnson": {"width": 4, "blocks": 1}, "moments": {}}
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from stylejobs.core.pixels import crop_to, pad_to_multiple, to_float, to_uint8
 
 

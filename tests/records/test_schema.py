@@ -49,7 +49,9 @@ def test_no_usable_column_names_the_place_and_the_columns(schema: pa.Schema, wan
 
 
 def test_source_columns_keep_their_names_and_shadowing_ones_get_a_prefix() -> None:
-    source = pa.schema([("label", pa.string()), ("style", pa.string()), ("source_style", pa.int8()), ("width", pa.int32())])
+    source = pa.schema(
+        [("label", pa.string()), ("style", pa.string()), ("source_style", pa.int8()), ("width", pa.int32())]
+    )
     carried = carried_columns(source, STYLIZED_FIELDS)
     assert carried == {"label": "label", "style": "source_source_style", "source_style": "source_style"}
     names = carrying_schema(STYLIZED_FIELDS, source).names
@@ -58,6 +60,9 @@ def test_source_columns_keep_their_names_and_shadowing_ones_get_a_prefix() -> No
 
 def test_features_that_the_source_declared_follow_their_columns() -> None:
     label = {"names": ["cat", "dog"], "_type": "ClassLabel"}
-    source = pa.schema([("label", pa.int64())], metadata={"huggingface": f'{{"info": {{"features": {{"label": {str(label).replace(chr(39), chr(34))}}}}}}}'})
+    source = pa.schema(
+        [("label", pa.int64())],
+        metadata={"huggingface": f'{{"info": {{"features": {{"label": {str(label).replace(chr(39), chr(34))}}}}}}}'},
+    )
     features = declared_features(carrying_schema(IMAGE_FIELDS, source))
     assert features == {"label": label, "image": {"_type": "Image"}}

@@ -75,7 +75,7 @@ def test_reading_what_is_not_there_is_the_callers_error(root: str) -> None:
 
 def test_an_unwritable_place_is_a_storage_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(StorageError, match="cannot write .*file/x"):
+    with pytest.raises(StorageError, match=r"cannot write .*file/x"):
         locations.check_writable(str(tmp_path / "file" / "x"))
 
 

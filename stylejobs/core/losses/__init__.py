@@ -2,6 +2,6 @@
 
 from stylejobs.core.losses.consistency import total_variation
 from stylejobs.core.losses.content import feature_loss
-from stylejobs.core.losses.style import gram_loss, gram_matrix
+from stylejobs.core.losses.style import gram_distance, gram_loss, gram_matrix
 
-__all__ = ["feature_loss", "gram_loss", "gram_matrix", "total_variation"]
+__all__ = ["feature_loss", "gram_distance", "gram_loss", "gram_matrix", "total_variation"]

@@ -11,7 +11,7 @@ from torch.optim import Adam, Optimizer
 from stylejobs.core.backbone import Backbone
 from stylejobs.core.losses.consistency import total_variation
 from stylejobs.core.losses.content import feature_loss
-from stylejobs.core.losses.style import gram_loss, gram_matrix
+from stylejobs.core.losses.style import gram_distance, gram_matrix
 from stylejobs.core.methods.method import Method, Objective
 from stylejobs.core.networks import build_network
 
@@ -20,8 +20,9 @@ from stylejobs.core.networks import build_network
 class FastOptions:
     """The numbers of the method.
 
-    Weights are dimensionless, so one set serves every backbone: each feature loss is divided by the energy of the style
-    image's own features at that layer (see `PerceptualTargets`).
+    The weight convention: losses are relative to the style image's own features (see `PerceptualTargets`), so weights
+    are dimensionless and one set serves every backbone. An image without any features has a style loss of 1 and a
+    content loss near 1.
 
     Args:
         content_layer: layer of the backbone; None takes the backbone's default.
@@ -35,8 +36,8 @@ class FastOptions:
     content_layer: str | None = None
     style_layers: tuple[str, ...] | None = None
     content_weight: float = 1.0
-    style_weight: float = 5.0
-    tv_weight: float = 0.1
+    style_weight: float = 3.0
+    tv_weight: float = 0.05
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -53,7 +54,7 @@ class PerceptualTargets(nn.Module):
     """What a style asks of an image's features; computed once, when built.
 
     Content: mean((f(y) - f(x))^2) / mean(f(s)^2) at the content layer. Style: mean over layers of
-    mean((G(y) - G(s))^2) / mean(G(s)^2). Here y is the result, x the content image, s the style image,
+    |G(y) - G(s)| / |G(s)|, Frobenius norms. Here y is the result, x the content image, s the style image,
     f features and G Gram matrices.
 
     Args:
@@ -81,12 +82,10 @@ class PerceptualTargets(nn.Module):
             target_BCHW = self.backbone(content_BCHW, (self.content_layer,))[self.content_layer]
         features = self.backbone(stylized_BCHW, (self.content_layer, *self.style_layers))
         content = feature_loss(features[self.content_layer], target_BCHW) / self.content_energy.clamp_min(1e-12)
-        style = torch.stack([self._style_loss(layer, features[layer]) for layer in self.style_layers]).mean()
-        return content, style
-
-    def _style_loss(self, layer: str, features_BCHW: Tensor) -> Tensor:
-        target_1CC = self.get_buffer(f"gram_{layer}")
-        return gram_loss(gram_matrix(features_BCHW), target_1CC) / target_1CC.square().mean().clamp_min(1e-24)
+        distances = [
+            gram_distance(gram_matrix(features[layer]), self.get_buffer(f"gram_{layer}")) for layer in self.style_layers
+        ]
+        return content, torch.stack(distances).mean()
 
 
 class Fast(Method):
@@ -99,8 +98,8 @@ class Fast(Method):
         style_name: what the style is called in the package.
         options: weights, layers and learning rate.
 
-    Differs from paper: relative losses (see `PerceptualTargets`) in place of weights 1e5 : 1e10 that hold for VGG-16
-    alone, and means over Gram entries in place of sums.
+    Differs from paper: relative losses (see `PerceptualTargets`) in place of weights that hold for VGG-16 alone, and
+    the Gram distance is not squared (see `gram_distance`).
     Source: Johnson, Alahi & Fei-Fei 2016, arXiv:1603.08155, equations 2 to 5.
     """
 

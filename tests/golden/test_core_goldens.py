@@ -1,0 +1,33 @@
+"""The core still gives the numbers that were agreed on. Made by make_core_goldens.py."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT_PATH = Path(__file__).with_name("make_core_goldens.py")
+# One forward pass differs by float32 rounding between machines; twenty Adam steps multiply that.
+CASES = {"johnson_output": 2e-4, "moments_output": 2e-4, "fast_losses": 2e-2}
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("make_core_goldens", SCRIPT_PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("name", "tolerance"), CASES.items())
+def test_golden(script, name, tolerance):
+    golden = json.loads(script.GOLDENS_PATH.read_text())
+    assert set(golden) == set(CASES)
+    np.testing.assert_allclose(getattr(script, name)(), golden[name], rtol=tolerance, atol=tolerance)
+
+
+def test_the_golden_curve_learns(script):
+    losses = json.loads(script.GOLDENS_PATH.read_text())["fast_losses"]
+    assert len(losses) == 20
+    assert losses[-1] < 0.8 * losses[0]
