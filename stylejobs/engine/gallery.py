@@ -74,7 +74,7 @@ def _report(config: StylizeConfig, job: UnitJob, result: JobResult) -> Report:
         exit_code=result.exit_code,
         code_version=__version__,
         started_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        seconds=sum(result.stage_seconds.values()) if result.seconds is None else result.seconds,
+        seconds=result.seconds,
         source_uri=job.source.uri,
         dest_uri=job.dest,
         rows=RowCounts(rows["in"], rows["ok"], rows["bad"]),

@@ -57,5 +57,6 @@ def carry_out(job: UnitJob, tracker: Tracker) -> JobResult:
             "failed": len(job.failures),
         },
         images_per_second=round(num_new / seconds, 2) if num_new else None,
+        seconds=round(seconds, 3),
         stage_seconds=job.stage_seconds,
     )

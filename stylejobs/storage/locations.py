@@ -151,6 +151,19 @@ def delete(uri: str) -> None:
         filesystem.rm_file(path)
 
 
+def remove_torn_files(uri: str) -> None:
+    """Removes temporary files that killed local writes left under a folder; object stores leave nothing to see.
+
+    Only for a folder that nobody is writing to.
+    """
+    filesystem, path = split(uri)
+    with storage_errors("clean", uri):
+        for name in filesystem.find(path) if is_local(filesystem) else ():
+            base = os.path.basename(name)
+            if base.startswith(".") and base.endswith(".tmp"):
+                filesystem.rm_file(name)
+
+
 def list_files(uri: str) -> dict[str, dict]:
     """Every file under a folder, recursively: absolute URI -> {"size": bytes, "tag": etag or mtime}; sorted by URI.
 

@@ -62,7 +62,7 @@ def _read_parquet(unit: Unit, carried_schema: pa.Schema, max_bytes: int) -> Unit
     filesystem, path = locations.split(unit.source_uri)
     with filesystem.open(path, "rb", cache_type="none") as file:
         try:
-            parquet = pq.ParquetFile(file, pre_buffer=True)
+            parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
             groups = range(*unit.row_groups)
             table = parquet.read_row_groups(list(groups))
             sizes = [parquet.metadata.row_group(group).num_rows for group in groups]

