@@ -1,6 +1,7 @@
 """Every error that stylejobs raises on purpose. The class decides the exit code of the command.
 
     StylejobsError                      1  a fault of ours
+    |- TrainingError                    1  a training that cannot go on: a loss is not finite
     |- UsageError                       2  the command cannot mean anything
     |  |- ConfigError                      keys or values of the configuration (all problems at once)
     |  |- SourceError                      a source, or labels file, that is missing, empty or unreadable
@@ -28,6 +29,10 @@ class StylejobsError(Exception):
     """Root of the tree; `exit_code` is what the command ends with."""
 
     exit_code = 1
+
+
+class TrainingError(StylejobsError):
+    """A training cannot go on, though nothing around it failed."""
 
 
 class UsageError(StylejobsError):

@@ -109,7 +109,12 @@ class Loss(Section):
 class Optim(Section):
     """Adam."""
 
-    lr: float = Field(1e-3, gt=0, le=1, description="Learning rate [dimensionless]")
+    lr: float = Field(
+        1e-3,
+        gt=0,
+        le=1,
+        description="Learning rate for up to 8 images a step; beyond, times sqrt(images / 8) [dimensionless]",
+    )
 
 
 class TrainConfig(Section):
@@ -132,7 +137,9 @@ class TrainConfig(Section):
     log_every: int = Field(20, ge=1, description="Steps between logged losses [count]")
     use_gpu: bool = Field(False, description="One GPU for each worker")
     worker_cpus: float = Field(1.0, gt=0, description="Logical CPUs that one worker holds [CPUs]")
-    storage: str = Field("./.stylejobs/runs", description="Checkpoints; shared by all nodes [local path or s3:// URI]")
+    storage: str = Field(
+        "./.stylejobs/runs", description="Where the trained package goes; shared by all nodes [local path or s3:// URI]"
+    )
     image_column: str | None = Field(None, description="Column that holds the images; none = found by itself")
     generator: Generator = Generator()
     backbone: Backbone = Backbone()

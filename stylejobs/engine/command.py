@@ -41,23 +41,26 @@ def run_command(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str]
         result = failure(verb, error)
     resume = shlex.join(["python", "-m", f"pipelines.{verb}", *arguments])
     seconds = round(time.monotonic() - started, 3)
-    result = result.with_(seconds=seconds, resume_command=resume if result.exit_code in (3, 4, 6) else None)
+    can_resume = result.record_uri is not None and result.exit_code in (3, 4, 6)
+    result = result.with_(seconds=seconds, resume_command=resume if can_resume else None)
     if result.record_uri:
         result = _keep(result)
     if result.message:
         print(result.message, file=sys.stderr, flush=True)
-    if result.resume_command and result.exit_code in (3, 6):
+    if can_resume and result.exit_code != 4:
         print(f"go on with: {resume}", file=sys.stderr, flush=True)
     print(json.dumps(result.as_dict()), flush=True)
     return result.exit_code
 
 
 def _keep(result: JobResult) -> JobResult:
-    """Writes the result into the dataset; a dataset that cannot take it any more is an error of its own."""
-    from stylejobs.storage.units import write_result
+    """Writes the result into the dataset, then its proof; a dataset that cannot take them is an error of its own."""
+    from stylejobs.storage.units import write_result, write_success
 
     try:
         write_result(result.record_uri, result.as_dict())
+        if result.proof:
+            write_success(result.record_uri, result.proof)
         return result
     except StylejobsError as error:
         message = "\n".join(filter(None, [result.message, f"{result.verb}: {error}"]))
@@ -69,7 +72,7 @@ def failure(verb: str, error: BaseException) -> JobResult:
     if os.environ.get("STYLEJOBS_DEBUG") == "1":
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        error = PartialError("stopped; what is written so far is valid")
+        error = PartialError("stopped before the end")
     if isinstance(error, StylejobsError):
         return JobResult(verb, exit_code=error.exit_code, message=f"{verb}: {error}")
     detail = f"{type(error).__name__}: {error}"

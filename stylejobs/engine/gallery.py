@@ -5,7 +5,9 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
 
 from stylejobs import __version__
 from stylejobs.config.schema import StylizeConfig
@@ -73,11 +75,11 @@ def _report(config: StylizeConfig, job: UnitJob, result: JobResult) -> Report:
         verb="stylize",
         exit_code=result.exit_code,
         code_version=__version__,
-        started_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        started_at=(datetime.now(UTC) - timedelta(seconds=result.seconds)).strftime("%Y-%m-%d %H:%M UTC"),
         seconds=result.seconds,
         source_uri=job.source.uri,
         dest_uri=job.dest,
-        rows=RowCounts(rows["in"], rows["ok"], rows["bad"]),
+        rows=RowCounts(rows["in"], rows["written"], rows["bad"]),
         units=UnitCounts(units["total"], units["done"], units["skipped"], units["failed"]),
         images_per_second=result.images_per_second,
         model=ModelLine(model["name"], model["version"], model["sha256"]),
@@ -136,11 +138,12 @@ def _unit_gallery(job: UnitJob, marker: Marker, num_items: int) -> Iterator[Gall
     table = read_shard(locations.join(job.dest, marker.file), max_row_groups=1, columns=columns)
     num_items = min(num_items, len(table))
     rows = [table.slice(item * len(table) // num_items, 1).to_pylist()[0] for item in range(num_items)]
-    unit = next(u for i, u in enumerate(job.source.units) if i == marker.index)
+    _, unit = job.work[marker.fingerprint]
     sources = _source_images(job, unit, {row["key"] for row in rows})
+    limits = replace(job.settings.limits, min_side_px=1)
     for row in rows:
-        source = _shown(sources.get(row["key"]))
-        result = _shown(row["image"]["bytes"])
+        source = _shown(sources.get(row["key"]), limits)
+        result = _shown(row["image"]["bytes"], limits)
         if source and result:
             yield GalleryItem(
                 source_bytes=source,
@@ -160,13 +163,13 @@ def _source_images(job: UnitJob, unit: Unit, keys: set[str]) -> dict[str, bytes 
     if unit.kind == "files":
         names = [name for name in unit.files if name in keys]
         unit = replace(unit, files=tuple(names), labels={})
-    rows = read_unit(unit, job.source.carried_schema.empty_table().select([]).schema, max_bytes=2**31)
+    rows = read_unit(unit, pa.schema([]), job.settings.limits.max_bytes)
     return {key: image for key, image in zip(rows.keys, rows.images, strict=True) if key in keys}
 
 
-def _shown(data: bytes | RowError | None) -> bytes | None:
+def _shown(data: bytes | RowError | None, limits: Limits) -> bytes | None:
     """A picture as the page holds it: a JPEG of moderate size."""
     if not isinstance(data, bytes):
         return None
-    pixels_HWC = limit_long_side(decode_image(data, Limits()), _SHOWN_SIDE_PX)
+    pixels_HWC = limit_long_side(decode_image(data, limits), _SHOWN_SIDE_PX)
     return encode_image(pixels_HWC, "jpeg", _SHOWN_QUALITY)

@@ -35,8 +35,8 @@ def carry_out(job: UnitJob, tracker: Tracker) -> JobResult:
 
     try:
         job.run(on_unit)
-        manifest = job.publish()
-        result = JobResult(job.verb, details={"manifest_sha256": manifest})
+        proof = job.publish()
+        result = JobResult(job.verb, proof=proof, details={"manifest_sha256": proof["manifest_sha256"]})
     except (Exception, KeyboardInterrupt) as error:
         result = failure(job.verb, error)
     seconds = max(1e-9, time.monotonic() - started)

@@ -1,7 +1,7 @@
 """From `model=` and `styles=` to one pinned package: resolved once, when the job is planned."""
 
+import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -27,23 +27,25 @@ class PinnedModel:
     """A model that cannot change any more.
 
     Attributes:
-        uri: as the command names it; `name` and `version` say what it was resolved to.
-        package_uri: a package that holds exactly `styles`.
-        sha256: of that package: network, weights and style codes.
+        uri: as the command names it; `name`, `version` and `sha256` say what it was resolved to.
+        styles: sha256 of each style's code, by name, in order.
+        package_uri: a package that holds exactly these styles; `package_sha256` is its identity.
     """
 
     uri: str
     name: str
     version: str
     sha256: str
-    styles: tuple[str, ...]
+    styles: dict[str, str]
     package_uri: str
+    package_sha256: str
 
     def described(self) -> dict:
+        """The model in results and plans."""
         return {"uri": self.uri, "name": self.name, "version": self.version, "sha256": self.sha256}
 
 
-def pin_model(uri: str, styles: Sequence[str] | None, dest: str) -> PinnedModel:
+def pin_model(uri: str, styles: Sequence[str] | None, dest: str, scratch: str) -> PinnedModel:
     """Resolves a model and its styles for a job that writes to `dest`.
 
     A job that goes on uses the package that it pinned in `dest` when it was planned: an alias that has moved since
@@ -52,27 +54,31 @@ def pin_model(uri: str, styles: Sequence[str] | None, dest: str) -> PinnedModel:
     Args:
         uri: `models:/name@alias`, `models:/name/version`, a package folder, or `builtin:NAME`.
         styles: names that the model carries or, for models that take any style, image URIs; None for all it carries.
+        scratch: a local folder for the package until `place_model` has copied it.
 
     Raises:
         ModelError, StyleError: one of them does not exist or cannot be used.
         RegistryError: the registry cannot be reached.
     """
     wanted = list(styles) if styles is not None else None
-    kept = read_json(locations.join(locations.absolute(dest), "_stylejobs", "plan.json")) or {}
-    if "@" in uri and kept.get("model", {}).get("uri") == uri and kept.get("wanted_styles") == wanted:
-        folder = pinned_uri(dest)
-        package = read_package(folder)
-        return PinnedModel(**kept["model"], styles=package.styles, package_uri=folder)
-    folder = tempfile.mkdtemp(prefix="stylejobs-model-")
+    plan = read_json(locations.join(locations.absolute(dest), "_stylejobs", "plan.json")) or {}
+    is_planned = plan.get("model", {}).get("uri") == uri and plan.get("wanted_styles") == wanted
+    if "@" in uri and is_planned and locations.exists(locations.join(pinned_uri(dest), "model.json")):
+        return _pinned(plan["model"], pinned_uri(dest))
     if uri.startswith(BUILTIN):
-        name, version, package_uri = uri.removeprefix(BUILTIN), "builtin", _builtin(uri, folder)
+        name, version, package_uri = uri.removeprefix(BUILTIN), "builtin", _builtin(uri, scratch)
     elif uri.startswith(REGISTERED):
-        name, version, package_uri = _registered(uri, folder)
+        name, version, package_uri = _registered(uri, scratch)
     else:
         name, version, package_uri = os.path.basename(uri.rstrip("/")), "", uri
-    package_uri = _with_styles(package_uri, wanted, os.path.join(folder, "pinned"), uri)
-    package = read_package(package_uri)
-    return PinnedModel(uri, name, version, package.sha256, package.styles, package_uri)
+    described = {"uri": uri, "name": name, "version": version, "sha256": read_package(package_uri).sha256}
+    return _pinned(described, _with_styles(package_uri, wanted, os.path.join(scratch, "pinned"), uri))
+
+
+def _pinned(described: dict, package_uri: str) -> PinnedModel:
+    loaded = load_package(package_uri)
+    styles = {name: hashlib.sha256(code.numpy().tobytes()).hexdigest() for name, code in loaded.styles.items()}
+    return PinnedModel(**described, styles=styles, package_uri=package_uri, package_sha256=loaded.package.sha256)
 
 
 def pinned_uri(dest: str) -> str:

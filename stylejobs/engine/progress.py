@@ -2,6 +2,7 @@
 
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -59,7 +60,7 @@ class JobProgress:
         self._logged = time.monotonic()
         parts = [f"{self._done:,}" + (f"/{self._total:,}" if self._total else "") + f" {self._unit}", self._rate_text()]
         if self._total and self._done < self._total and self.rate > 0:
-            parts.append(f"ETA {time.strftime('%H:%M:%S', time.gmtime((self._total - self._done) / self.rate))}")
+            parts.append(f"ETA {timedelta(seconds=round((self._total - self._done) / self.rate))}")
         print(f"{self._verb}: " + ", ".join(filter(None, [*parts, self._note])), file=sys.stderr, flush=True)
 
 

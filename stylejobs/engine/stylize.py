@@ -1,6 +1,7 @@
 """The stylize job: plan, pinned model, run, report."""
 
 import platform
+import tempfile
 
 from stylejobs import __version__
 from stylejobs.config.schema import StylizeConfig
@@ -26,8 +27,17 @@ _DECISIVE = {
 def plan_stylize(config: StylizeConfig) -> tuple[UnitJob, PinnedModel]:
     """Plans the source, pins the model and takes `dest`: what cannot be meant or used ends the command here."""
     source = plan_source(config.source, config.unit_mb * 2**20, config.image_column)
-    model = pin_model(config.model, config.styles, config.dest)
-    job = UnitJob(
+    with tempfile.TemporaryDirectory(prefix="stylejobs-model-") as scratch:
+        model = pin_model(config.model, config.styles, config.dest, scratch)
+        job = _job(config, source, model)
+        wanted = list(config.styles) if config.styles is not None else None
+        job.open({"source": source.summary(), "model": model.described(), "wanted_styles": wanted})
+        place_model(model, job.dest)
+    return job, model
+
+
+def _job(config: StylizeConfig, source: Source, model: PinnedModel) -> UnitJob:
+    return UnitJob(
         verb="stylize",
         dest=locations.absolute(config.dest),
         source=source,
@@ -36,7 +46,7 @@ def plan_stylize(config: StylizeConfig) -> tuple[UnitJob, PinnedModel]:
             "schema_version": STYLIZED_SCHEMA_VERSION,
             "source": locations.absolute(config.source),
             "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
-            "styles": list(model.styles),
+            "styles": model.styles,
             "parameters": config.model_dump(mode="json", include=_DECISIVE),
         },
         worker=Stylizer,
@@ -44,10 +54,6 @@ def plan_stylize(config: StylizeConfig) -> tuple[UnitJob, PinnedModel]:
         max_bad=config.max_bad,
         workers=Workers(config.cluster.actors, config.cluster.actor_cpus, config.cluster.actor_gpus),
     )
-    wanted = list(config.styles) if config.styles is not None else None
-    job.open({"source": source.summary(), "model": model.described(), "wanted_styles": wanted})
-    place_model(model, job.dest)
-    return job, model
 
 
 def _settings(config: StylizeConfig, source: Source, model: PinnedModel) -> StylizeSettings:
@@ -59,7 +65,8 @@ def _settings(config: StylizeConfig, source: Source, model: PinnedModel) -> Styl
         model_name=model.name,
         model_version=model.version,
         model_sha256=model.sha256,
-        styles=model.styles,
+        package_sha256=model.package_sha256,
+        styles=tuple(model.styles),
         variants=config.variants,
         strength=config.strength,
         seed=config.seed,
@@ -69,6 +76,7 @@ def _settings(config: StylizeConfig, source: Source, model: PinnedModel) -> Styl
         micro_batch=config.micro_batch,
         precision=config.precision,
         limits=limits,
+        use_gpu=config.cluster.actor_gpus > 0,
         threads=config.cluster.threads,
         codec_threads=max(1, round(config.cluster.actor_cpus)),
     )

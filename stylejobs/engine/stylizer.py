@@ -34,7 +34,7 @@ class StylizeSettings:
     """What decides the output beside the source; see the keys of the `stylize` config for the meaning.
 
     Attributes:
-        package_uri: the model package, where every worker can read it; `model_sha256` is checked.
+        package_uri: the model package, where every worker can read it; `package_sha256` is checked.
         short_side_px: None keeps the source's size.
         threads: torch threads; `codec_threads` decode and encode.
     """
@@ -44,6 +44,7 @@ class StylizeSettings:
     model_name: str
     model_version: str
     model_sha256: str
+    package_sha256: str
     styles: tuple[str, ...]
     variants: int
     strength: float
@@ -54,6 +55,7 @@ class StylizeSettings:
     micro_batch: int
     precision: str
     limits: Limits
+    use_gpu: bool = False
     threads: int = 1
     codec_threads: int = 2
 
@@ -74,8 +76,8 @@ class Stylizer(UnitWorker):
         super().__init__(settings.write)
         torch.set_num_threads(settings.threads)
         self._s = settings
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = load_package(settings.package_uri, settings.model_sha256)
+        self._device = torch.device("cuda" if settings.use_gpu else "cpu")
+        loaded = load_package(settings.package_uri, settings.package_sha256)
         self._generator = loaded.generator.to(self._device, memory_format=torch.channels_last)
         self._codes = {name: code.to(self._device) for name, code in loaded.styles.items()}
         self._pool = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="codec")

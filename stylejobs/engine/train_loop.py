@@ -20,6 +20,7 @@ from stylejobs.core.methods import FastOptions, Method, build_method
 from stylejobs.core.pixels import to_float, to_uint8
 from stylejobs.engine.datasets import CropSettings, iterate_crops
 from stylejobs.engine.models import read_style, style_name
+from stylejobs.errors import TrainingError
 from stylejobs.records.codec import decode_image
 from stylejobs.records.resize import resize_short_side
 from stylejobs.report.grid import sample_grid
@@ -170,7 +171,7 @@ class _Loop:
     def _log(self, step: int, terms: dict[str, Tensor]) -> None:
         self._losses = {name: float(value) for name, value in terms.items()}
         if not all(map(_is_finite, self._losses.values())):
-            raise FloatingPointError(f"step {step}: a loss is not finite: {self._losses}; lower optim.lr")
+            raise TrainingError(f"step {step}: a loss is not finite: {self._losses}; lower optim.lr")
         rates = {"images_per_second": self._images_seen / self._seconds, "images_seen": float(self._images_seen)}
         learning_rates = {f"lr/{name}": opt.param_groups[0]["lr"] for name, opt in self._optimizers.items()}
         losses = {f"loss/{name}": value for name, value in self._losses.items()}

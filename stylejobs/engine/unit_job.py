@@ -3,6 +3,7 @@
 Only unit descriptors and unit results pass through Ray; pixels never leave the actor that decoded them.
 """
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from stylejobs.engine import session
 from stylejobs.engine.progress import JobProgress
 from stylejobs.engine.writer import UnitWorker
-from stylejobs.errors import BudgetError, InfrastructureError, StylejobsError
+from stylejobs.errors import BudgetError, InfrastructureError, SourceError, StylejobsError
+from stylejobs.storage import locations
 from stylejobs.storage import units as books
 from stylejobs.storage.sources import Source, Unit
 from stylejobs.storage.units import Marker
@@ -65,10 +67,13 @@ class UnitJob:
 
     def __post_init__(self) -> None:
         shared = books.digest(self.identity)
-        self.pending = {books.digest([shared, unit.identity()]): (i, unit) for i, unit in enumerate(self.source.units)}
+        self.work = {books.digest([shared, unit.identity()]): (i, unit) for i, unit in enumerate(self.source.units)}
+        self.pending = dict(self.work)
 
     def open(self, plan: dict) -> None:
         """Takes `dest` for this job, or refuses; finds out what is done already."""
+        if locations.is_within(self.dest, self.source.uri) or locations.is_within(self.source.uri, self.dest):
+            raise SourceError(f"source={self.source.uri} and dest={self.dest}: one lies in the other; keep them apart")
         books.open_books(self.dest, self.identity, plan)
         self.markers = books.read_markers(self.dest, self.pending)
         self.skipped = len(self.markers)
@@ -100,9 +105,9 @@ class UnitJob:
             raise _failure(self.failure_code, self.failures, len(self.source.units))
         self._check_budget(self.count("rows_in"))
 
-    def publish(self) -> str:
-        """Every unit is done: clears what no longer belongs and writes the proof."""
-        return books.publish(self.dest, list(self.markers.values()))
+    def publish(self) -> dict:
+        """Every unit is done: clears what no longer belongs; returns the proof, which is to be written last."""
+        return books.clear_and_prove(self.dest, list(self.markers.values()))
 
     def count(self, name: str) -> int:
         """The sum of one of the markers' numbers over all units that are done."""
@@ -166,12 +171,14 @@ class UnitActor:
     """A worker as Ray Data sees it: a descriptor in, a result out; a unit that fails does not end the job."""
 
     def __init__(self, worker: type[UnitWorker], settings: object):
-        self._worker = worker(settings)
+        # Built with the first unit: what goes wrong is then that unit's failure, with our exit code.
+        self._build, self._worker = functools.partial(worker, settings), None
 
     def __call__(self, batch: dict) -> dict:
         work = json.loads(str(batch["unit"][0]))
         unit = Unit(**{**work["unit"], "row_groups": tuple(work["unit"]["row_groups"])})
         try:
+            self._worker = self._worker or self._build()
             answer = {"marker": asdict(self._worker.process(unit, work["index"], work["fingerprint"]))}
         except Exception as error:
             code = error.exit_code if isinstance(error, StylejobsError) else 1

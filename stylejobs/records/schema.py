@@ -88,7 +88,8 @@ def declared_features(schema: pa.Schema) -> dict[str, dict]:
 def find_image_column(schema: pa.Schema, wanted: str | None, place: str) -> str:
     """The column that holds encoded images: `wanted`, else `image`, else the only candidate.
 
-    Candidates are the columns that the metadata declares as `Image`, else structs with a binary `bytes` and binary columns.
+    Candidates are the columns that the metadata declares as `Image`; else structs with a binary `bytes`, and binary
+    columns.
 
     Raises:
         SourceError: there is none, or more than one and none is called `image`.

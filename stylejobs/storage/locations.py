@@ -62,6 +62,15 @@ def absolute(uri: str) -> str:
     return path if is_local(filesystem) else f"s3://{path}"
 
 
+def is_within(uri: str, folder_uri: str) -> bool:
+    """Whether a place is a folder, or lies somewhere under it.
+
+    >>> is_within("/a/b/c", "/a/b"), is_within("/a/bc", "/a/b")
+    (True, False)
+    """
+    return f"{absolute(uri)}/".startswith(f"{absolute(folder_uri).rstrip('/')}/")
+
+
 def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
     """Whether paths of this file system are paths of this machine."""
     return isinstance(filesystem, LocalFileSystem)

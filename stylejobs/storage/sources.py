@@ -25,7 +25,6 @@ TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 _FOOTER_THREADS = 16
-_BOOKKEEPING = ("dead_letter", "report")
 
 
 @dataclass(frozen=True)
@@ -102,14 +101,22 @@ def plan_source(
     """
     root, files = _list_source(uri)
     by_kind = {
-        "parquet": {name: info for name, info in files.items() if _ends(name, PARQUET_ENDINGS)},
+        "parquet": {
+            name: info for name, info in files.items() if _ends(name, PARQUET_ENDINGS) and not _is_marked(name)
+        },
         "tar": {name: info for name, info in files.items() if _ends(name, TAR_ENDINGS)},
         "files": {name: info for name, info in files.items() if _ends(name, IMAGE_ENDINGS)},
     }
-    kind = next((kind for kind, found in by_kind.items() if found), None)
-    if kind is None:
+    kinds = [kind for kind, found in by_kind.items() if found]
+    if len(kinds) > 1:
+        examples = " and ".join(next(iter(by_kind[kind])) for kind in kinds)
+        raise SourceError(
+            f"{uri}: holds {' and '.join(kinds)} sources, such as {examples}; name a folder with one kind"
+        )
+    if not kinds:
         endings = " ".join(PARQUET_ENDINGS + TAR_ENDINGS + IMAGE_ENDINGS)
         raise SourceError(f"{uri}: wanted images ({endings}), found {len(files)} file(s) and none of these")
+    kind = kinds[0]
     if labels != "none" and kind != "files":
         raise SourceError(
             f"{uri}: labels={labels} is for folders of image files; {kind} sources carry their own columns"
@@ -127,7 +134,7 @@ def plan_source(
 
 
 def _list_source(uri: str) -> tuple[str, dict[str, dict]]:
-    """The root of the source and its files by name within the root, without our own bookkeeping."""
+    """The root of the source and its files by name within the root; of a dataset of ours, only its data."""
     root = locations.absolute(uri)
     if not locations.exists(root):
         raise SourceError(
@@ -137,11 +144,14 @@ def _list_source(uri: str) -> tuple[str, dict[str, dict]]:
         folder, _, name = root.rpartition("/")
         return folder, {name: locations.stat(root)}
     names = {place[len(root.rstrip("/")) + 1 :]: info for place, info in locations.list_files(root).items()}
-    return root, {
-        name: info
-        for name, info in names.items()
-        if not name.startswith("_") and "/_" not in name and name.split("/")[0] not in _BOOKKEEPING
-    }
+    if "_stylejobs/plan.json" in names:
+        names = {name: info for name, info in names.items() if name.startswith("data/")}
+    return root, names
+
+
+def _is_marked(name: str) -> bool:
+    """Writers of Parquet keep their own notes under names with an underscore."""
+    return any(part.startswith("_") for part in name.split("/"))
 
 
 def _place(root: str, name: str) -> str:

@@ -128,11 +128,12 @@ def withdraw_success(dest: str) -> None:
     locations.delete(locations.join(dest, "_SUCCESS"))
 
 
-def publish(dest: str, markers: list[Marker]) -> str:
-    """Removes what no longer belongs (units of inputs that changed, torn temporary files) and writes the proof.
+def clear_and_prove(dest: str, markers: list[Marker]) -> dict:
+    """Removes what no longer belongs: files of units whose inputs changed, torn temporary files.
 
     Returns:
-        The manifest's digest: sha256 over the sorted (fingerprint, file, file_sha256, rows) of all units.
+        The proof for `write_success`. Its `manifest_sha256` is a digest of the sorted (fingerprint, file, file_sha256,
+        rows) of all units.
     """
     dest = locations.absolute(dest)
     kept = {name for marker in markers for name in (marker.file, marker.dead_letter) if name}
@@ -149,8 +150,12 @@ def publish(dest: str, markers: list[Marker]) -> str:
         [[m.fingerprint, m.file, m.file_sha256, m.rows_ok] for m in sorted(markers, key=lambda m: m.fingerprint)]
     )
     totals = {"units": len(markers), "rows": sum(m.rows_ok for m in markers), "bad": sum(m.rows_bad for m in markers)}
-    write_json(locations.join(dest, "_SUCCESS"), {"manifest_sha256": manifest, **totals})
-    return manifest
+    return {"manifest_sha256": manifest, **totals}
+
+
+def write_success(dest: str, proof: dict) -> None:
+    """DEST/_SUCCESS: everything else is written."""
+    write_json(locations.join(dest, "_SUCCESS"), proof)
 
 
 def read_json(uri: str) -> dict | None:

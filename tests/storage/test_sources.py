@@ -1,4 +1,4 @@
-"""Plans of sources: every row in exactly one unit, and units that are a function of the source and `unit_bytes` alone."""
+"""Plans: every row in exactly one unit; units are a function of the source and `unit_bytes` alone."""
 
 import os
 import shutil
@@ -97,7 +97,7 @@ def test_units_hold_every_image_file_once_in_order(files: dict[str, int], unit_b
         write_files(Path(folder), files)
         units = plan_source(folder, unit_bytes).units
     planned = [name for unit in units for name in unit.files]
-    assert sorted(planned) == sorted(files)
+    assert planned == sorted(files)
     for unit, after in zip(units, [*units[1:], None], strict=True):
         assert unit.num_rows == len(unit.files) > 0
         assert unit.num_bytes == sum(files[name] for name in unit.files)
