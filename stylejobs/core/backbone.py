@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 from stylejobs.core.choices import choose
 
@@ -29,21 +28,12 @@ def _vgg_layers(convs_per_stage: Sequence[int]) -> dict[str, int]:
     return layers
 
 
-# name -> (torchvision's architecture, layer -> index in its `features`, content layer, style layers)
+_VGG_STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+# name, which is also torchvision's -> (layer -> index in its `features`, content layer, style layers)
 _ARCHITECTURES = {
-    "squeezenet1_1": (models.squeezenet1_1, _SQUEEZENET_LAYERS, "fire4", ("fire2", "fire4", "fire7", "fire9")),
-    "vgg16": (
-        models.vgg16,
-        _vgg_layers((2, 2, 3, 3, 3)),
-        "relu3_3",
-        ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
-    ),
-    "vgg19": (
-        models.vgg19,
-        _vgg_layers((2, 2, 4, 4, 4)),
-        "relu3_3",
-        ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
-    ),
+    "squeezenet1_1": (_SQUEEZENET_LAYERS, "fire4", ("fire2", "fire4", "fire7", "fire9")),
+    "vgg16": (_vgg_layers((2, 2, 3, 3, 3)), "relu3_3", _VGG_STYLE_LAYERS),
+    "vgg19": (_vgg_layers((2, 2, 4, 4, 4)), "relu3_3", _VGG_STYLE_LAYERS),
 }
 BACKBONES = tuple(_ARCHITECTURES)
 
@@ -58,7 +48,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, architecture: str, state_dict: Mapping[str, Tensor]):
         super().__init__()
-        _, self._indices, self.content_layer, self.style_layers = _ARCHITECTURES[architecture]
+        self._indices, self.content_layer, self.style_layers = _ARCHITECTURES[architecture]
         self.name = name
         self.features = _empty_features(architecture)
         self.features.load_state_dict(dict(state_dict), strict=True, assign=True)
@@ -151,7 +141,10 @@ def build_random_backbone(seed: int) -> Backbone:
 
 
 def _empty_features(architecture: str) -> nn.Sequential:
+    # torchvision takes as long to import as torch; most processes that know backbones never build one.
+    from torchvision import models
+
     # On "meta", torchvision neither allocates the classifier (500 MB for VGG) nor draws weights that are thrown away.
     with torch.device("meta"):
         options = {"init_weights": False} if architecture.startswith("vgg") else {}
-        return _ARCHITECTURES[architecture][0](weights=None, **options).features
+        return getattr(models, architecture)(weights=None, **options).features

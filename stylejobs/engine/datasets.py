@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from stylejobs.core.augment import random_crop_flip
 from stylejobs.core.pixels import to_float
 from stylejobs.errors import DecodeError, SourceError
+from stylejobs.records.batches import only_image_bytes
 from stylejobs.records.codec import Limits, decode_image
 from stylejobs.storage import locations
 from stylejobs.storage.sources import Source, plan_source
@@ -40,19 +40,14 @@ def read_training_images(source: Source):
     """The encoded images of a training set as a Ray dataset with one column, `image`."""
     import ray.data
 
+    # The newer reader of Ray 2.60 starts more processes than reading a set once is worth.
+    ray.data.DataContext.get_current().use_datasource_v2 = False
     column = source.units[0].image_column
     places = sorted({unit.source_uri for unit in source.units})
     filesystem, _ = locations.split(places[0])
     options = {} if locations.is_local(filesystem) else {"filesystem": filesystem}
     dataset = ray.data.read_parquet(places, **options).select_columns([column])
-    return dataset.map_batches(_only_bytes, fn_args=(column,), batch_format="pyarrow", zero_copy_batch=True)
-
-
-def _only_bytes(table: pa.Table, column: str) -> pa.Table:
-    image = table[column].combine_chunks()
-    if pa.types.is_struct(image.type):
-        image = image.field("bytes")
-    return pa.table({"image": image.cast(pa.large_binary())})
+    return dataset.map_batches(only_image_bytes, fn_args=(column,), batch_format="pyarrow", zero_copy_batch=True)
 
 
 @dataclass(frozen=True)

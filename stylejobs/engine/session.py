@@ -39,8 +39,10 @@ def ray_session(num_cpus: int | None = None, object_store_mb: float | None = Non
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        # A cluster inside this process listens on loopback only; token files in the home folder are not our business.
+        # A cluster of this process is nobody else's: no token file in the home folder, and loopback only. Ray turns
+        # 127.0.0.1 into the machine's outer address unless it is told that this is not a cluster of machines.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():

@@ -3,8 +3,10 @@
 Runs in a Ray Train worker; everything it needs comes in `TrainSettings`, plain values that travel.
 """
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -74,11 +76,14 @@ def train_worker(config: dict) -> dict:
     rank, world_size = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    method = build(settings)
-    device = ray.train.torch.get_device()
-    networks = wrap(method, device)
-    trainer = _Loop(settings, method, networks, device, world_size, _Watch(settings, rank))
     batches = iterate_crops(ray.train.get_dataset_shard("content"), settings.crops, rank)
+    with ThreadPoolExecutor(1, thread_name_prefix="first-batch") as pool:
+        first = pool.submit(next, batches)  # the data pipeline starts while the networks are built
+        method = build(settings)
+        device = ray.train.torch.get_device()
+        networks = wrap(method, device)
+        trainer = _Loop(settings, method, networks, device, world_size, _Watch(settings, rank))
+        batches = itertools.chain([first.result()], batches)
     try:
         trainer.run(batches)
         if rank == 0:

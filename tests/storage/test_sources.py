@@ -133,15 +133,31 @@ def test_row_groups_without_rows_are_no_units(tmp_path: Path) -> None:
     assert found == [[b"1"], [b"2"]]
 
 
-def test_hidden_underscored_and_our_own_files_are_not_read(tmp_path: Path) -> None:
-    read = {"data/a.jpg": 1, "b/report/c.jpg": 1, "b/dead_letter/d.jpg": 1, "x_y/e_f.jpg": 1}
-    passed_over = [
-        ".hidden.jpg", ".cache/x.jpg", "b/.x/x.jpg", "_stylejobs/model/x.jpg", "_SUCCESS", "b/_x/x.jpg", "b/_x.jpg",
-        "dead_letter/x.jpg", "report/x.jpg", "report/deep/x.jpg", "README.md",
-    ]  # fmt: skip
+def test_hidden_names_are_not_read_and_others_are(tmp_path: Path) -> None:
+    read = {"a.jpg": 1, "b/report/c.jpg": 1, "dead_letter/d.jpg": 1, "_x/e.jpg": 1, "x/_e.jpg": 1}
+    passed_over = [".hidden.jpg", ".cache/x.jpg", "b/.x/x.jpg", "README.md"]
     write_files(tmp_path, {**read, **dict.fromkeys(passed_over, 1)})
     (unit,) = plan_source(str(tmp_path), 10**6).units
     assert sorted(unit.files) == sorted(read)
+
+
+def test_notes_of_parquet_writers_are_not_read(tmp_path: Path) -> None:
+    for name in ("a.parquet", "b_c/_x.parquet", "_metadata.parquet", "_delta_log/1.parquet", "b_c/d_.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_parquet(tmp_path / name)
+    assert [unit.name for unit in plan_source(str(tmp_path), 1).units] == ["a.parquet", "b_c/d_.parquet"]
+
+
+def test_of_a_dataset_of_ours_only_its_data_is_read(tmp_path: Path) -> None:
+    names = ["data/part-0.parquet", "dead_letter/part-0.parquet", "report/x.parquet", "stray.parquet"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_parquet(tmp_path / name)
+    assert [unit.name for unit in plan_source(str(tmp_path), 1).units] == sorted(names)
+    write_files(
+        tmp_path, {"_stylejobs/plan.json": 2, "_stylejobs/model/styles/a.jpg": 1, "README.md": 1, "_SUCCESS": 1}
+    )
+    assert [unit.name for unit in plan_source(str(tmp_path), 1).units] == ["data/part-0.parquet"]
 
 
 def test_a_source_below_a_hidden_or_underscored_folder_is_read(tmp_path: Path) -> None:
@@ -169,22 +185,25 @@ def test_endings_in_any_case_alone_and_in_folders(
     assert unit.num_bytes > 0
 
 
-def test_parquet_goes_before_tars_and_tars_before_images(tmp_path: Path) -> None:
-    write_files(tmp_path, {"preview.jpg": 1})
-    assert plan_source(str(tmp_path), 1).kind == "files"
-    write_files(tmp_path, {"a.tar": 1, "b.tgz": 7})
+def test_a_folder_of_tars(tmp_path: Path) -> None:
+    write_files(tmp_path, {"b.tgz": 7, "a.tar": 1})
     source = plan_source(str(tmp_path), 1)
     assert (source.kind, [unit.name for unit in source.units]) == ("tar", ["a.tar", "b.tgz"])
     assert source.num_rows is None and source.summary()["bytes"] == 8
     assert source.carried_schema == pa.schema(WEBDATASET_FIELDS)
-    write_parquet(tmp_path / "c.parquet")
-    assert [unit.name for unit in plan_source(str(tmp_path), 1).units] == ["c.parquet"]
+
+
+@pytest.mark.parametrize("names", [("a.tar", "b.jpg"), ("a.parquet", "deep/b.jpg"), ("a.parquet", "b.tgz")])
+def test_a_folder_of_several_kinds_is_refused_and_examples_are_named(tmp_path: Path, names: tuple[str, str]) -> None:
+    write_files(tmp_path, dict.fromkeys(names, 1))
+    with pytest.raises(SourceError, match=f"holds .* sources, such as {names[0]} and {names[1]}"):
+        plan_source(str(tmp_path), 1)
 
 
 def test_nothing_there_and_nothing_usable_say_so(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="nothing is there"):
         plan_source(str(tmp_path / "absent"), 1)
-    write_files(tmp_path, {"notes.txt": 1, "_SUCCESS": 1})
+    write_files(tmp_path, {"notes.txt": 1, ".hidden.jpg": 1})
     for place in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(SourceError, match=r"found 1 file\(s\) and none of these"):
             plan_source(str(place), 1)
@@ -231,7 +250,7 @@ def test_declared_features_are_carried(tmp_path: Path) -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, raises=pa.ArrowTypeError, reason="sources.py:178 catches ArrowInvalid only: ends as an internal error"
+    strict=True, raises=pa.ArrowTypeError, reason="sources.py catches ArrowInvalid only: ends as an internal error"
 )
 @pytest.mark.parametrize("other", [["1", "2"], pa.array([1, 2], pa.int32()), [[1], [2]]])
 def test_clashing_columns_are_refused(tmp_path: Path, other: object) -> None:
@@ -264,9 +283,7 @@ def test_a_torn_parquet_file_is_named(tmp_path: Path, keep: int) -> None:
         plan_source(str(tmp_path), 1)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="sources.py:193: Arrow says OSError here; it ends with 6 and talks of credentials"
-)
+@pytest.mark.xfail(strict=True, reason="sources.py: Arrow says OSError here; it ends with 6 and talks of credentials")
 def test_a_parquet_file_with_a_damaged_footer_is_named(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet")
     data = bytearray((tmp_path / "a.parquet").read_bytes())
@@ -277,7 +294,7 @@ def test_a_parquet_file_with_a_damaged_footer_is_named(tmp_path: Path) -> None:
         plan_source(str(tmp_path), 1)
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="sources.py:226: ends as an internal error")
+@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="sources.py: ends as an internal error")
 def test_a_file_name_that_is_not_utf8_is_an_error_of_the_source(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/caf\xe9.jpg", "wb") as file:
         file.write(b"x")

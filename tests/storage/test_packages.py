@@ -1,0 +1,286 @@
+"""Model packages: what is saved is loaded, and every change to what decides a pixel is caught."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stylejobs.core.networks import build_network
+from stylejobs.errors import ModelError
+from stylejobs.storage.packages import Package, copy_package, load_package, read_package, save_package
+
+TINY = {"width": 4, "blocks": 1}
+FILES = ["card.md", "model.json", "styles/styles.safetensors", "weights.safetensors"]
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def save_johnson(folder: Path, seed: int = 0, **changes: object) -> Package:
+    torch.manual_seed(seed)
+    given = {
+        "options": TINY,
+        "styles": {"monet": torch.zeros(0)},
+        "training": {"method": "fast", "steps": 10},
+    } | changes
+    return save_package(str(folder), "johnson", weights=build_network("johnson", **TINY).state_dict(), **given)
+
+
+def save_moments(folder: Path, styles: dict[str, torch.Tensor]) -> Package:
+    return save_package(str(folder), "moments", {}, {}, styles, {})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A package folder of a tiny Johnson."""
+    save_johnson(tmp_path / "package")
+    return tmp_path / "package"
+
+
+class TestRoundTrip:
+    def test_a_network_with_weights(self, tmp_path: Path) -> None:
+        torch.manual_seed(3)
+        network = build_network("johnson", **TINY)
+        training = {"method": "fast", "run": "abc", "images_seen": 12}
+        styles = {"monet": torch.zeros(0)}
+        package = save_package(str(tmp_path), "johnson", TINY, network.state_dict(), styles, training)
+        loaded = load_package(str(tmp_path), package.sha256)
+        assert loaded.package == package == read_package(str(tmp_path))
+        assert (package.network, package.options, package.styles) == ("johnson", TINY, ("monet",))
+        assert package.training == training and len(package.sha256) == 64
+        assert loaded.generator.state_dict().keys() == network.state_dict().keys()
+        assert all(torch.equal(loaded.generator.state_dict()[n], t) for n, t in network.state_dict().items())
+        content_BCHW = draw(2, 3, 17, 21)
+        with torch.no_grad():
+            wanted = network.eval()(content_BCHW, torch.zeros(2, 0))
+        assert torch.equal(loaded.generator(content_BCHW, torch.stack([loaded.styles["monet"]] * 2)), wanted)
+
+    def test_a_network_without_weights_keeps_its_style_codes_in_order(self, tmp_path: Path) -> None:
+        codes = {name: draw(6, seed=seed) for seed, name in enumerate(["zebra", "ångström", "a/b.c", "monet"])}
+        package = save_moments(tmp_path, codes)
+        loaded = load_package(str(tmp_path))
+        assert package.styles == tuple(loaded.styles) == tuple(codes)
+        assert all(torch.equal(loaded.styles[name], code) for name, code in codes.items())
+        assert loaded.generator(draw(4, 3, 8, 9), torch.stack(list(loaded.styles.values()))).shape == (4, 3, 8, 9)
+
+    def test_a_package_may_carry_no_styles(self, tmp_path: Path) -> None:
+        save_moments(tmp_path, {})
+        assert load_package(str(tmp_path)).styles == {}
+
+    def test_codes_come_back_as_float32_without_gradients(self, tmp_path: Path) -> None:
+        code = draw(6).double().requires_grad_()
+        save_moments(tmp_path, {"a": code})
+        loaded = load_package(str(tmp_path)).styles["a"]
+        assert loaded.dtype == torch.float32 and not loaded.requires_grad
+        assert torch.equal(loaded, code.detach().float())
+
+    def test_the_generator_is_ready_for_use(self, folder: Path) -> None:
+        generator = load_package(str(folder)).generator
+        assert not generator.training and not any(p.requires_grad for p in generator.parameters())
+
+    def test_options_are_those_of_the_network(self, tmp_path: Path) -> None:
+        save_johnson(tmp_path)
+        (width, *_), *_ = [tuple(t.shape) for t in load_package(str(tmp_path)).generator.state_dict().values()]
+        assert width == TINY["width"]
+
+    def test_a_copy_is_the_same_package(self, folder: Path, tmp_path: Path) -> None:
+        copy_package(str(folder), str(tmp_path / "copy"))
+        assert load_package(str(tmp_path / "copy")).package == load_package(str(folder)).package
+        assert {name: (tmp_path / "copy" / name).read_bytes() for name in FILES} == {
+            name: (folder / name).read_bytes() for name in FILES
+        }
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_half_a_package_is_not_copied_and_says_so(self, folder: Path, tmp_path: Path, name: str) -> None:
+        (folder / name).unlink()
+        with pytest.raises(ModelError, match=f"{name}: missing; the package is not whole"):
+            copy_package(str(folder), str(tmp_path / "copy"))
+        with pytest.raises(ModelError):
+            load_package(str(tmp_path / "copy"))
+
+
+def test_the_files_of_a_package_are_these_and_none_is_a_pickle(folder: Path) -> None:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert [str(path.relative_to(folder)) for path in paths] == FILES
+    # Pickles of protocol 2 and later begin with 0x80; torch.save wraps one in a zip.
+    assert not [path for path in paths if path.read_bytes()[:1] == b"\x80" or path.read_bytes()[:2] == b"PK"]
+    assert load_file(folder / "weights.safetensors").keys() == build_network("johnson", **TINY).state_dict().keys()
+    card = (folder / "card.md").read_text()
+    assert "steps: 10" in card and "monet" in card and read_package(str(folder)).sha256 in card
+
+
+class TestIdentity:
+    def test_saving_again_gives_the_same_bytes(self, folder: Path, tmp_path: Path) -> None:
+        again = save_johnson(tmp_path / "again")
+        assert again == read_package(str(folder))
+        assert all((tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes() for name in FILES)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"seed": 1},
+            {"options": {"width": 4, "blocks": 1, "extra": 0}},
+            {"styles": {"manet": torch.zeros(0)}},
+            {"styles": {"monet": torch.zeros(1)}},
+            {"styles": {}},
+        ],
+        ids=["weights", "options", "name", "code", "none"],
+    )
+    def test_it_changes_with_all_that_decides_a_pixel(self, folder: Path, tmp_path: Path, changes: dict) -> None:
+        assert save_johnson(tmp_path / "other", **changes).sha256 != read_package(str(folder)).sha256
+
+    def test_it_changes_with_one_bit_of_a_style_code_and_with_the_order_of_styles(self, tmp_path: Path) -> None:
+        codes = {"a": draw(6), "b": draw(6, seed=1)}
+        nudged = {**codes, "b": torch.nextafter(codes["b"], torch.tensor(2.0))}
+        swapped = {"b": codes["b"], "a": codes["a"]}
+        shas = [save_moments(tmp_path / str(n), c).sha256 for n, c in enumerate([codes, nudged, swapped, dict(codes)])]
+        assert len(set(shas[:3])) == 3 and shas[3] == shas[0]
+
+    def test_training_notes_do_not_change_it(self, folder: Path, tmp_path: Path) -> None:
+        other = save_johnson(tmp_path / "other", training={"method": "by hand", "steps": 7})
+        assert other.sha256 == read_package(str(folder)).sha256
+        described = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps({**described, "training": {"run": "another"}}))
+        assert load_package(str(folder), other.sha256).package.training == {"run": "another"}
+
+
+def _describe(**changes: object) -> Callable[[Path], None]:
+    """Changes keys of model.json."""
+
+    def tamper(folder: Path) -> None:
+        described = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps({**described, **changes}))
+
+    return tamper
+
+
+def _flip(name: str, at: int) -> Callable[[Path], None]:
+    def tamper(folder: Path) -> None:
+        data = bytearray((folder / name).read_bytes())
+        data[at] ^= 1
+        (folder / name).write_bytes(data)
+
+    return tamper
+
+
+def _write(name: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(text.encode("latin-1"))
+
+
+class TestTampering:
+    @pytest.mark.parametrize(
+        ("tamper", "said"),
+        [
+            (_flip("weights.safetensors", -1), r"weights\.safetensors: was altered: wanted sha256"),
+            (_flip("weights.safetensors", 20), r"weights\.safetensors: was altered"),
+            (_flip("styles/styles.safetensors", -3), r"styles\.safetensors: was altered"),
+            (_write("weights.safetensors", ""), "was altered"),
+            (_describe(network="moments"), r"model\.json was altered"),
+            (_describe(options={"width": 8, "blocks": 1}), r"model\.json was altered"),
+            (_describe(options=None), r"model\.json was altered"),
+            (_describe(styles=["manet"]), r"model\.json was altered"),
+            (_describe(styles=["monet", "manet"]), r"model\.json was altered"),
+            (_describe(sha256="0" * 64), r"model\.json was altered"),
+            (_describe(weights_sha256="0" * 64), r"model\.json was altered"),
+            (_describe(styles_sha256=None), r"model\.json was altered"),
+            (_describe(schema_version=2), "package version 2, this program reads 1"),
+            (_describe(surprise=1), "not the description of a model package"),
+            (_describe(styles=None), "not the description of a model package"),
+            (_write("model.json", "{"), "not the description of a model package"),
+            (_write("model.json", "[]"), "not the description of a model package"),
+            (_write("model.json", "\xff"), "not the description of a model package"),
+            (lambda folder: (folder / "model.json").unlink(), r"not a model package \(it has no model.json\)"),
+            (lambda folder: (folder / "weights.safetensors").unlink(), r"weights\.safetensors: missing"),
+            (lambda folder: shutil.rmtree(folder / "styles"), r"styles\.safetensors: missing"),
+            (lambda folder: shutil.rmtree(folder), "not a model package"),
+        ],
+    )
+    def test_it_is_caught_and_named(self, folder: Path, tamper: Callable[[Path], object], said: str) -> None:
+        load_package(str(folder))
+        tamper(folder)
+        with pytest.raises(ModelError, match=said):
+            load_package(str(folder))
+
+    @pytest.mark.parametrize("at", range(0, 2000, 97))
+    @pytest.mark.parametrize("name", ["weights.safetensors", "styles/styles.safetensors"])
+    def test_any_byte_of_the_tensors(self, folder: Path, name: str, at: int) -> None:
+        _flip(name, at % (folder / name).stat().st_size)(folder)
+        with pytest.raises(ModelError, match="was altered"):
+            load_package(str(folder))
+
+    def test_another_package_in_its_place(self, folder: Path) -> None:
+        planned = read_package(str(folder)).sha256
+        save_johnson(folder, seed=1)
+        load_package(str(folder))
+        with pytest.raises(ModelError, match=f"wanted the model {planned}, found"):
+            load_package(str(folder), planned)
+
+    def test_weights_of_another_package_with_their_digest(self, folder: Path, tmp_path: Path) -> None:
+        other = save_johnson(tmp_path / "other", seed=1)
+        shutil.copy(tmp_path / "other" / "weights.safetensors", folder / "weights.safetensors")
+        _describe(weights_sha256=other.weights_sha256)(folder)
+        with pytest.raises(ModelError, match=r"model\.json was altered"):
+            load_package(str(folder))
+
+    def test_a_file_in_place_of_the_folder(self, folder: Path) -> None:
+        with pytest.raises(ModelError, match="not a model package"):
+            load_package(str(folder / "card.md"))
+
+    @pytest.mark.xfail(strict=True, reason="packages.py: keys are checked before the version that explains them")
+    def test_a_package_of_a_later_version_is_called_that(self, folder: Path) -> None:
+        _describe(schema_version=2, tile_px=512)(folder)
+        with pytest.raises(ModelError, match="package version 2, this program reads 1"):
+            load_package(str(folder))
+
+
+class TestUnfitting:
+    """Packages with right digests that were made wrong."""
+
+    @pytest.mark.parametrize(
+        ("network", "options"),
+        [("johnson", {"width": 8, "blocks": 1}), ("johnson", {"depth": 1}), ("nobody2030", {}), ("moments", {})],
+    )
+    def test_weights_that_do_not_fit_the_network(self, tmp_path: Path, network: str, options: dict) -> None:
+        weights = build_network("johnson", **TINY).state_dict()
+        save_package(str(tmp_path), network, options, weights, {}, {})
+        with pytest.raises(ModelError, match=f"the weights do not fit network '{network}'"):
+            load_package(str(tmp_path))
+
+    def test_tensors_that_are_no_safetensors_file(self, tmp_path: Path) -> None:
+        import hashlib
+
+        from stylejobs.storage.packages import _identity
+
+        package = save_johnson(tmp_path)
+        torch_bytes = b"not tensors at all"
+        sha256 = hashlib.sha256(torch_bytes).hexdigest()
+        (tmp_path / "weights.safetensors").write_bytes(torch_bytes)
+        identity = _identity("johnson", TINY, ("monet",), sha256, package.styles_sha256)
+        _describe(weights_sha256=sha256, sha256=identity)(tmp_path)
+        with pytest.raises(ModelError, match="not a safetensors file"):
+            load_package(str(tmp_path))
+
+    @pytest.mark.xfail(strict=True, raises=KeyError, reason="packages.py: ends as an internal error")
+    def test_a_style_that_has_no_code(self, tmp_path: Path) -> None:
+        import hashlib
+
+        from stylejobs.storage.packages import _identity
+
+        package = save_moments(tmp_path, {"a": draw(6), "b": draw(6)})
+        save_file({"a": draw(6)}, tmp_path / "styles" / "styles.safetensors")
+        sha256 = hashlib.sha256((tmp_path / "styles" / "styles.safetensors").read_bytes()).hexdigest()
+        identity = _identity("moments", {}, ("a", "b"), package.weights_sha256, sha256)
+        _describe(styles_sha256=sha256, sha256=identity)(tmp_path)
+        with pytest.raises(ModelError, match="b"):
+            load_package(str(tmp_path))
+
+    @pytest.mark.xfail(strict=True, reason="packages.py: found only when the first batch is generated")
+    def test_a_code_of_the_wrong_length(self, tmp_path: Path) -> None:
+        save_moments(tmp_path, {"a": draw(5)})
+        with pytest.raises(ModelError, match="5"):
+            load_package(str(tmp_path))
