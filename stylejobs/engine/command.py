@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -39,18 +40,23 @@ def run_command(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str]
         result = recipe(loaded.config)
     except (Exception, KeyboardInterrupt) as error:
         result = failure(verb, error)
+    result = result.with_(seconds=round(time.monotonic() - started, 3))
     resume = shlex.join(["python", "-m", f"pipelines.{verb}", *arguments])
-    seconds = round(time.monotonic() - started, 3)
-    can_resume = result.record_uri is not None and result.exit_code in (3, 4, 6)
-    result = result.with_(seconds=seconds, resume_command=resume if can_resume else None)
     if result.record_uri:
-        result = _keep(result)
+        result = _keep(_resumable(result, resume))
+    result = _resumable(result, resume)
     if result.message:
         print(result.message, file=sys.stderr, flush=True)
-    if can_resume and result.exit_code != 4:
+    if result.resume_command and result.exit_code != 4:
         print(f"go on with: {resume}", file=sys.stderr, flush=True)
     print(json.dumps(result.as_dict()), flush=True)
     return result.exit_code
+
+
+def _resumable(result: JobResult, command: str) -> JobResult:
+    """Only a job that has taken a `dest` can go on, and only when what stopped it may pass."""
+    can_resume = result.record_uri is not None and result.exit_code in (3, 4, 6)
+    return result.with_(resume_command=command if can_resume else None)
 
 
 def _keep(result: JobResult) -> JobResult:
@@ -87,4 +93,5 @@ def _stop_on_sigterm() -> None:
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+        signal.signal(signal.SIGTERM, stop)

@@ -12,6 +12,7 @@ from stylejobs.core.pixels import to_float
 from stylejobs.errors import DecodeError, SourceError
 from stylejobs.records.batches import only_image_bytes
 from stylejobs.records.codec import Limits, decode_image
+from stylejobs.records.lineage import draw_seed
 from stylejobs.storage import locations
 from stylejobs.storage.sources import Source, plan_source
 
@@ -83,7 +84,7 @@ def iterate_crops(shard, settings: CropSettings, rank: int) -> Iterator[dict[str
     Raises:
         SourceError: the shard has less than one batch, or a batch in which no image can be decoded.
     """
-    rng = torch.Generator().manual_seed((settings.seed << 16) + rank)
+    rng = torch.Generator().manual_seed(draw_seed(settings.seed, f"rank {rank}", 0))
     encoded = _kept_batches(shard, settings, rng) if settings.keep else _streamed_batches(shard, settings)
     with ThreadPoolExecutor(1, thread_name_prefix="crops") as pool:
         waiting = pool.submit(_crops, next(encoded), settings, rng)

@@ -72,7 +72,11 @@ class Ingester(UnitWorker):
             if fits and is_plain_rgb8(header) and header.format in ("jpeg", "png", "webp"):
                 return _Picture(image, header.width, header.height)
             with stopwatch.stage("encode"):
-                return self._normalised(pixels_HWC, header.format)
+                picture = self._normalised(pixels_HWC, header.format)
+            read_header(
+                picture.data, self._s.limits
+            )  # shrunk, a long thin picture may be too thin for any reader of ours
+            return picture
         except RowError as error:
             return error
 

@@ -63,7 +63,8 @@ def pin_model(uri: str, styles: Sequence[str] | None, dest: str, scratch: str) -
     wanted = list(styles) if styles is not None else None
     plan = read_json(locations.join(locations.absolute(dest), "_stylejobs", "plan.json")) or {}
     is_planned = plan.get("model", {}).get("uri") == uri and plan.get("wanted_styles") == wanted
-    if "@" in uri and is_planned and locations.exists(locations.join(pinned_uri(dest), "model.json")):
+    is_alias = uri.startswith(REGISTERED) and "@" in uri
+    if is_alias and is_planned and locations.exists(locations.join(pinned_uri(dest), "model.json")):
         return _pinned(plan["model"], pinned_uri(dest))
     if uri.startswith(BUILTIN):
         name, version, package_uri = uri.removeprefix(BUILTIN), "builtin", _builtin(uri, scratch)

@@ -45,7 +45,12 @@ def _job(config: StylizeConfig, source: Source, model: PinnedModel) -> UnitJob:
             "verb": "stylize",
             "schema_version": STYLIZED_SCHEMA_VERSION,
             "source": locations.absolute(config.source),
-            "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
+            "model": {
+                "name": model.name,
+                "version": model.version,
+                "sha256": model.sha256,
+                "package_sha256": model.package_sha256,
+            },
             "styles": model.styles,
             "parameters": config.model_dump(mode="json", include=_DECISIVE),
         },

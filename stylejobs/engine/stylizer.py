@@ -72,6 +72,8 @@ class _Copy:
 class Stylizer(UnitWorker):
     """Loads the model once; then converts unit after unit."""
 
+    keeps_state = True
+
     def __init__(self, settings: StylizeSettings):
         super().__init__(settings.write)
         torch.set_num_threads(settings.threads)
@@ -138,11 +140,11 @@ class Stylizer(UnitWorker):
                 if len(waiting[size]) == s.micro_batch:
                     num_pixels -= s.micro_batch * size[0] * size[1]
                     yield waiting.pop(size)
-            while num_pixels > _MAX_WAITING_PIXELS:
-                height, width = next(iter(waiting))
-                batch = waiting.pop((height, width))
-                num_pixels -= len(batch) * height * width
-                yield batch
+                while num_pixels > _MAX_WAITING_PIXELS:
+                    height, width = next(iter(waiting))
+                    batch = waiting.pop((height, width))
+                    num_pixels -= len(batch) * height * width
+                    yield batch
         yield from waiting.values()
 
     @torch.inference_mode()

@@ -148,23 +148,33 @@ class UnitJob:
         if not self.pending:
             return
         import ray
-        from ray.data import ActorPoolStrategy
 
         descriptors = [
             {"unit": json.dumps({"unit": asdict(unit), "index": index, "fingerprint": fingerprint})}
             for fingerprint, (index, unit) in self.pending.items()
         ]
         results = ray.data.from_items(descriptors, override_num_blocks=len(descriptors)).map_batches(
-            UnitActor,
-            fn_constructor_args=(self.worker, self.settings),
+            **self._placed(self.workers.count(len(descriptors))),
             batch_size=1,
             batch_format="numpy",
-            compute=ActorPoolStrategy(size=self.workers.count(len(descriptors))),
             num_cpus=self.workers.cpus,
             num_gpus=self.workers.gpus or None,
         )
         for row in results.iter_rows():
             yield json.loads(row["result"])
+
+    def _placed(self, size: int) -> dict:
+        """Actors for workers that load a model; the others run as tasks, in processes that are already warm."""
+        from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+        arguments = (self.worker, self.settings)
+        if self.worker.keeps_state:
+            return {"fn": UnitActor, "fn_constructor_args": arguments, "compute": ActorPoolStrategy(size=size)}
+        return {"fn": _do_unit, "fn_args": arguments, "compute": TaskPoolStrategy(size=size)}
+
+
+def _do_unit(batch: dict, worker: type[UnitWorker], settings: object) -> dict:
+    return UnitActor(worker, settings)(batch)
 
 
 class UnitActor:

@@ -67,7 +67,13 @@ class Stopwatch:
 
 
 class UnitWorker(ABC):
-    """Turns units into shards. Subclasses say what becomes of the rows."""
+    """Turns units into shards. Subclasses say what becomes of the rows.
+
+    Attributes:
+        keeps_state: building a worker is expensive, so that it should do many units.
+    """
+
+    keeps_state = False
 
     def __init__(self, settings: WriteSettings):
         self._settings = settings

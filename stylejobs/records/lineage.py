@@ -29,8 +29,13 @@ def draw(seed: int, key: str, variant: int, styles: Sequence[str], strength: flo
         style=styles[(first + variant) % len(styles)],
         strength=strength,
         variant=variant,
-        seed=_uniform(f"{seed}\0{key}\0{variant}") >> 1,
+        seed=draw_seed(seed, key, variant),
     )
+
+
+def draw_seed(seed: int, key: str, variant: int) -> int:
+    """The seed, in [0, 2^63), of whatever is drawn for one copy of a row."""
+    return _uniform(f"{seed}\0{key}\0{variant}") >> 1
 
 
 def _uniform(text: str) -> int:

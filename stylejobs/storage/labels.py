@@ -1,11 +1,9 @@
 """Labels of image files: from folder names or from a CSV."""
 
+import csv
 import io
 import os
 from dataclasses import dataclass
-
-import pyarrow as pa
-import pyarrow.csv
 
 from stylejobs.errors import SourceError
 from stylejobs.storage import locations
@@ -27,11 +25,11 @@ class Labels:
 
         Args:
             mode: "none"; "folder": column `label` is the name of a file's folder, null at the top; "csv": every column
-                of the CSV but the one with the file names, as text.
+                of the CSV but the one with the file names, as the text that stands there.
             csv_uri: where the CSV is; None for `root`/labels.csv.
 
         Raises:
-            SourceError: the CSV is missing, malformed, or names none of the files.
+            SourceError: the CSV is missing, malformed, not UTF-8, or names none of the files.
         """
         if mode == "none":
             return cls()
@@ -45,19 +43,15 @@ class Labels:
             data = locations.read_bytes(uri)
         except FileNotFoundError:
             raise SourceError(f"{uri}: no such file; labels=csv reads it (or set labels_csv=)") from None
-        try:
-            table = pa.csv.read_csv(io.BytesIO(data))
-        except pa.ArrowInvalid as error:
-            raise SourceError(f"{uri}: not a CSV with a header line: {error}") from error
-        naming = next((column for column in NAME_COLUMNS if column in table.column_names), None)
+        header, rows = _parse(uri, data)
+        naming = next((column for column in NAME_COLUMNS if column in header), None)
         if naming is None:
             raise SourceError(
-                f"{uri}: wanted a column of file names called {', '.join(NAME_COLUMNS)}; columns: {table.column_names}"
+                f"{uri}: wanted a column of file names called {', '.join(NAME_COLUMNS)}; columns: {header}"
             )
-        columns = tuple(column for column in table.column_names if column != naming)
-        values = [[None if v is None else str(v) for v in table[c].to_pylist()] for c in columns]
-        rows = zip(*values, strict=True) if columns else [()] * table.num_rows
-        by_name = dict(zip(map(str, table[naming].to_pylist()), rows, strict=True))
+        at = header.index(naming)
+        columns = tuple(header[:at] + header[at + 1 :])
+        by_name = {row[at]: tuple(row[:at] + row[at + 1 :]) for row in rows}
         if not any(name in by_name for name in names):
             raise SourceError(f"{uri}: column {naming!r} names none of the {len(names)} files, such as {names[0]!r}")
         return cls(columns, by_name)
@@ -67,3 +61,25 @@ class Labels:
         none = (None,) * len(self.columns)
         rows = [(self.by_name or {}).get(name, none) for name in names]
         return {column: [row[index] for row in rows] for index, column in enumerate(self.columns)}
+
+
+def _parse(uri: str, data: bytes) -> tuple[list[str], list[list[str]]]:
+    """Header and rows; no value is read as a number, a date or a null, so `007` and `NA` stay what they are."""
+    try:
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        rows = [(reader.line_num, row) for row in reader if row]
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{uri}: not UTF-8 ({error}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise SourceError(f"{uri}: not a CSV with a header line: {error}") from error
+    if not rows:
+        raise SourceError(f"{uri}: not a CSV with a header line: it is empty")
+    (_, header), *rows = rows
+    if twice := sorted({column for column in header if header.count(column) > 1}):
+        raise SourceError(f"{uri}: several columns are called {', '.join(map(repr, twice))}; give them different names")
+    for line, row in rows:
+        if len(row) != len(header):
+            raise SourceError(
+                f"{uri}: not a CSV with a header line: line {line}: Expected {len(header)} columns, got {len(row)}"
+            )
+    return header, [row for _, row in rows]

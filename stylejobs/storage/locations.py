@@ -5,6 +5,7 @@ endpoint come only from the standard AWS environment or profile, never from a UR
 """
 
 import contextlib
+import io
 import os
 import uuid
 from collections.abc import Iterator
@@ -85,12 +86,14 @@ def join(uri: str, *parts: str) -> str:
 def storage_errors(action: str, uri: str) -> Iterator[None]:
     """Turns what file systems raise into a StorageError that names the action and the place.
 
-    Reading what is not there stays a FileNotFoundError: only the caller knows whether that is an error, and whose.
+    Reading what is not there, or a folder as if it were a file, is a FileNotFoundError with the URI as its text: only
+    the caller knows whether that is an error, and whose.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, FileNotFoundError | NotADirectoryError) and action != "write":
+        is_no_file = isinstance(error, IsADirectoryError) and action == "read"
+        if is_no_file or (isinstance(error, FileNotFoundError | NotADirectoryError) and action != "write"):
             raise FileNotFoundError(uri) from error
         if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore"):
             detail = str(error) or type(error).__name__
@@ -119,12 +122,62 @@ def read_bytes(uri: str) -> bytes:
     """The whole file.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError: no file is there.
         StorageError: it cannot be read.
     """
     filesystem, path = split(uri)
     with storage_errors("read", uri):
         return filesystem.cat_file(path)
+
+
+@contextlib.contextmanager
+def open_file(uri: str, cache_type: str = "readahead") -> Iterator[io.RawIOBase]:
+    """A file to be read in parts.
+
+    Whatever goes wrong at the storage is a StorageError, so that any OSError of a parser is about the bytes.
+
+    Args:
+        cache_type: how fsspec reads object stores: "readahead" for front to end, "none" for chosen ranges.
+
+    Raises:
+        FileNotFoundError: no file is there, also while it is being read.
+        StorageError: it cannot be read, also while it is being read.
+    """
+    filesystem, path = split(uri)
+    with storage_errors("read", uri):
+        file = filesystem.open(path, "rb", cache_type=cache_type)
+    with file:
+        yield _StorageFile(file, uri)
+
+
+class _StorageFile(io.RawIOBase):
+    """A file whose errors are those of the storage."""
+
+    def __init__(self, file: io.IOBase, uri: str):
+        self._file = file
+        self._uri = uri
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with storage_errors("read", self._uri):
+            return self._file.seek(offset, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        with storage_errors("read", self._uri):
+            return self._file.read(size)
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def write_atomic(uri: str, data: bytes) -> None:

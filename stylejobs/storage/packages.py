@@ -94,16 +94,14 @@ def read_package(folder_uri: str) -> Package:
     """
     try:
         described = json.loads(locations.read_bytes(locations.join(folder_uri, "model.json")))
-        package = Package(**{**described, "styles": tuple(described["styles"]), "value_range": (-1.0, 1.0)})
+        version = dict(described)["schema_version"]
+        if version != PACKAGE_SCHEMA_VERSION:
+            raise ModelError(f"{folder_uri}: package version {version}, this program reads {PACKAGE_SCHEMA_VERSION}")
+        return Package(**{**described, "styles": tuple(described["styles"]), "value_range": (-1.0, 1.0)})
     except FileNotFoundError:
         raise ModelError(f"{folder_uri}: not a model package (it has no model.json)") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder_uri}/model.json: not the description of a model package: {error}") from error
-    if package.schema_version != PACKAGE_SCHEMA_VERSION:
-        raise ModelError(
-            f"{folder_uri}: package version {package.schema_version}, this program reads {PACKAGE_SCHEMA_VERSION}"
-        )
-    return package
 
 
 def load_package(folder_uri: str, sha256: str | None = None) -> LoadedPackage:
@@ -133,7 +131,22 @@ def load_package(folder_uri: str, sha256: str | None = None) -> LoadedPackage:
     except (ValueError, TypeError, RuntimeError) as error:
         raise ModelError(f"{folder_uri}: the weights do not fit network {package.network!r}: {error}") from error
     generator.eval().requires_grad_(False)
-    return LoadedPackage(package, generator, {name: styles[name] for name in package.styles})
+    return LoadedPackage(package, generator, _codes(folder_uri, package, styles, generator.style_dim))
+
+
+def _codes(folder_uri: str, package: Package, styles: dict[str, Tensor], style_dim: int) -> dict[str, Tensor]:
+    """The code of each style, of the length that the network takes."""
+    for name in package.styles:
+        if name not in styles:
+            raise ModelError(
+                f"{folder_uri}: style {name!r} has no code in styles.safetensors; the package is not whole"
+            )
+        if styles[name].shape != (style_dim,):
+            raise ModelError(
+                f"{folder_uri}: the code of style {name!r} does not fit network {package.network!r}: wanted shape "
+                f"({style_dim},), found {tuple(styles[name].shape)}"
+            )
+    return {name: styles[name] for name in package.styles}
 
 
 def _read_tensors(uri: str, sha256: str) -> dict[str, Tensor]:

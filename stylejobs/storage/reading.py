@@ -3,9 +3,6 @@
 A row whose bytes cannot be had is not an error of the unit: its image is a `RowError`, to become a dead letter.
 """
 
-import os
-import tarfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stylejobs.errors import DecodeError, RowError, SourceError
+from stylejobs.records.schema import find_image_column
 from stylejobs.storage import locations
-from stylejobs.storage.sources import IMAGE_ENDINGS, Unit
+from stylejobs.storage.sources import Unit
+from stylejobs.storage.tars import read_samples, too_large
 
 _READ_THREADS = 8
 
@@ -24,7 +23,9 @@ class UnitRows:
     """The rows of one unit, in source order; all lists and `carried` are aligned.
 
     Attributes:
-        keys: the row's key, or one made of the file's name and the row's number.
+        keys: the row's key; without one, the name of its image file, `file.parquet/row` with the row's number in the
+            file, or for tars `shard/sample`, where the shard is the tar's name without `.tar` (other endings stay, so
+            that `a.tar` and `a.tgz` have different keys).
         images: encoded bytes, or why there are none.
         paths: name of the picture's file where the source has one, else the key.
         positions: (row group, row within the file), (None, None) for plain files.
@@ -52,38 +53,65 @@ def read_unit(unit: Unit, carried_schema: pa.Schema, max_bytes: int) -> UnitRows
     """
     readers = {"parquet": _read_parquet, "tar": _read_tar, "files": _read_files}
     try:
-        with locations.storage_errors("read", unit.source_uri):
-            return readers[unit.kind](unit, carried_schema, max_bytes)
+        return readers[unit.kind](unit, carried_schema, max_bytes)
     except FileNotFoundError as error:
-        raise SourceError(f"{unit.source_uri}: was there when the job was planned and is gone now") from error
+        raise SourceError(f"{error}: was there when the job was planned and is gone now") from error
 
 
 def _read_parquet(unit: Unit, carried_schema: pa.Schema, max_bytes: int) -> UnitRows:
-    filesystem, path = locations.split(unit.source_uri)
-    with filesystem.open(path, "rb", cache_type="none") as file:
-        try:
-            parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
-            groups = range(*unit.row_groups)
-            table = parquet.read_row_groups(list(groups))
-            sizes = [parquet.metadata.row_group(group).num_rows for group in groups]
-        except (pa.ArrowInvalid, OSError) as error:
-            raise SourceError(f"{unit.source_uri}: row groups {unit.row_groups} cannot be read: {error}") from error
-    rows = range(unit.first_row, unit.first_row + table.num_rows)
-    row_groups = [group for group, size in zip(groups, sizes, strict=True) for _ in range(size)]
-    images, paths = _images(table[unit.image_column])
-    stem = os.path.splitext(unit.name)[0]
-    keys = [f"{stem}/{row}" for row in rows]
-    if unit.key_column:
-        given = table[unit.key_column].to_pylist()
-        keys = [made if key is None else str(key) for key, made in zip(given, keys, strict=True)]
+    try:
+        table, row_groups = _read_row_groups(unit, carried_schema)
+        images, paths = _images(table[unit.image_column])
+        given = table[unit.key_column].to_pylist() if unit.key_column else [None] * len(table)
+        carried = _carried(table, unit, carried_schema)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{unit.source_uri}: row groups {unit.row_groups} cannot be read: {error}") from error
+    rows = range(unit.first_row, unit.first_row + len(table))
+    keys = [f"{unit.name}/{row}" if key is None else str(key) for key, row in zip(given, rows, strict=True)]
     return UnitRows(
         keys=keys,
         images=images,
         paths=[path or key for path, key in zip(paths, keys, strict=True)],
         positions=list(zip(row_groups, rows, strict=True)),
         sources=[unit.source_uri] * len(keys),
-        carried=_carried(table, carried_schema),
+        carried=carried,
     )
+
+
+def _read_row_groups(unit: Unit, carried_schema: pa.Schema) -> tuple[pa.Table, list[int]]:
+    """The rows of the unit, and for each its row group."""
+    with locations.open_file(unit.source_uri, cache_type="none") as file:
+        parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
+        _check_columns(parquet.schema_arrow, unit, carried_schema)
+        groups = range(*unit.row_groups)
+        table = parquet.read_row_groups(list(groups))
+        sizes = [parquet.metadata.row_group(group).num_rows for group in groups]
+    return table, [group for group, size in zip(groups, sizes, strict=True) for _ in range(size)]
+
+
+def _check_columns(schema: pa.Schema, unit: Unit, carried_schema: pa.Schema) -> None:
+    """A file that was written again since the plan may have other columns, which must not pass for the planned."""
+    find_image_column(schema, unit.image_column, unit.source_uri)
+    types = dict(zip(schema.names, schema.types, strict=True))
+    changed = [] if unit.key_column in (None, *types) else [f"{unit.key_column} (gone)"]
+    for field in carried_schema:
+        found = pa.null() if _is_own(field.name, unit) else types.get(field.name, pa.null())
+        if found not in (field.type, pa.null()):
+            changed.append(f"{field.name} (was {field.type}, is {found})")
+    if len(types) < len(schema.names):
+        changed.append("several columns have the same name")
+    if changed:
+        raise SourceError(
+            f"{unit.source_uri}: its columns have changed since the job was planned: {', '.join(changed)}; "
+            "run the command again"
+        )
+
+
+def _is_own(name: str, unit: Unit) -> bool:
+    """Whether a column of the unit's file is its image or key, though another file may carry one of that name."""
+    return name in (unit.image_column, unit.key_column)
 
 
 def _images(column: pa.ChunkedArray) -> tuple[list[bytes | RowError], list[str | None]]:
@@ -97,10 +125,11 @@ def _images(column: pa.ChunkedArray) -> tuple[list[bytes | RowError], list[str |
     return [missing if value is None else value for value in values], paths
 
 
-def _carried(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def _carried(table: pa.Table, unit: Unit, schema: pa.Schema) -> pa.Table:
     """The carried columns in the plan's order and types; a column that this file lacks is null."""
+    found = {name for name in table.column_names if not _is_own(name, unit)}
     columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        table[field.name].cast(field.type) if field.name in found else pa.nulls(len(table), field.type)
         for field in schema
     ]
     if not columns:
@@ -130,68 +159,17 @@ def _read_files(unit: Unit, carried_schema: pa.Schema, max_bytes: int) -> UnitRo
 
 def _read_file(place: str, max_bytes: int) -> bytes | RowError:
     size = locations.stat(place)["size"]
-    return _too_large(size, max_bytes) if size > max_bytes else locations.read_bytes(place)
-
-
-def _too_large(size: int, max_bytes: int) -> RowError:
-    return DecodeError("bomb", f"{size} bytes, more than limits.max_mb allows ({max_bytes} bytes)")
+    return too_large(size, max_bytes) if size > max_bytes else locations.read_bytes(place)
 
 
 def _read_tar(unit: Unit, carried_schema: pa.Schema, max_bytes: int) -> UnitRows:
-    samples = _group_samples(unit, max_bytes)
-    stem = unit.name.split(".tar")[0].removesuffix(".tgz")
-    keys = [f"{stem}/{name}" for name in samples]
+    samples = read_samples(unit.source_uri, max_bytes)
+    shard = unit.name.removesuffix(".tar")
     return UnitRows(
-        keys=keys,
-        images=[sample.image for sample in samples.values()],
-        paths=[sample.path for sample in samples.values()],
-        positions=[(None, row) for row in range(len(keys))],
-        sources=[unit.source_uri] * len(keys),
-        carried=pa.Table.from_pylist([sample.columns() for sample in samples.values()], schema=carried_schema),
+        keys=[f"{shard}/{sample.name}" for sample in samples],
+        images=[sample.image for sample in samples],
+        paths=[sample.path for sample in samples],
+        positions=[(None, row) for row in range(len(samples))],
+        sources=[unit.source_uri] * len(samples),
+        carried=pa.Table.from_pylist([sample.columns() for sample in samples], schema=carried_schema),
     )
-
-
-class _Sample:
-    """The members of a tar that share a name up to its first dot."""
-
-    def __init__(self, name: str):
-        self.image: bytes | RowError = DecodeError("not_an_image", "the sample has no image member")
-        self.path = name
-        self.members: dict[str, bytes] = {}
-
-    def columns(self) -> dict:
-        known = {name: self.members.get(name) for name in ("txt", "cls", "json")}
-        texts = {name: None if data is None else data.decode("utf-8", "replace") for name, data in known.items()}
-        return {**texts, "members": [(ending, data) for ending, data in self.members.items() if ending not in known]}
-
-
-def _group_samples(unit: Unit, max_bytes: int) -> dict[str, _Sample]:
-    samples: dict[str, _Sample] = {}
-    for path, data in _members(unit, max_bytes):
-        folder, _, base = path.rpartition("/")
-        name, _, ending = base.partition(".")
-        name = f"{folder}/{name}" if folder else name
-        sample = samples.setdefault(name, _Sample(name))
-        is_image = f".{ending.lower()}".endswith(IMAGE_ENDINGS)
-        if is_image and isinstance(sample.image, RowError) and sample.path == name:
-            sample.image, sample.path = data, path
-        elif isinstance(data, bytes):
-            sample.members[ending] = data
-    return samples
-
-
-def _members(unit: Unit, max_bytes: int) -> Iterator[tuple[str, bytes | RowError]]:
-    """Regular members only: links and devices in a tar are never followed."""
-    filesystem, path = locations.split(unit.source_uri)
-    with filesystem.open(path, "rb") as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r|*") as tar:
-                for member in tar:
-                    if member.isfile():
-                        too_large = member.size > max_bytes
-                        yield (
-                            member.name,
-                            _too_large(member.size, max_bytes) if too_large else tar.extractfile(member).read(),
-                        )
-        except (tarfile.TarError, EOFError) as error:
-            raise SourceError(f"{unit.source_uri}: not a whole tar file: {error}") from error

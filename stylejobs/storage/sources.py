@@ -8,7 +8,7 @@ and `unit_bytes` alone, never of the cluster.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
@@ -117,6 +117,7 @@ def plan_source(
         endings = " ".join(PARQUET_ENDINGS + TAR_ENDINGS + IMAGE_ENDINGS)
         raise SourceError(f"{uri}: wanted images ({endings}), found {len(files)} file(s) and none of these")
     kind = kinds[0]
+    _check_names(root, by_kind[kind])
     if labels != "none" and kind != "files":
         raise SourceError(
             f"{uri}: labels={labels} is for folders of image files; {kind} sources carry their own columns"
@@ -149,6 +150,17 @@ def _list_source(uri: str) -> tuple[str, dict[str, dict]]:
     return root, names
 
 
+def _check_names(root: str, names: Iterable[str]) -> None:
+    """Keys and references of rows are text, which a name of other bytes cannot become."""
+    for name in names:
+        place = _place(root, name)
+        try:
+            place.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(place).decode("utf-8", "backslashreplace")
+            raise SourceError(f"{shown}: the file's name is not UTF-8; rename it") from None
+
+
 def _is_marked(name: str) -> bool:
     """Writers of Parquet keep their own notes under names with an underscore."""
     return any(part.startswith("_") for part in name.split("/"))
@@ -172,7 +184,7 @@ def _plan_parquet(uri: str, root: str, files: dict, unit_bytes: float, image_col
     units: list[Unit] = []
     schemas = []
     for (name, info), footer in zip(files.items(), footers, strict=True):
-        schema = footer.schema.to_arrow_schema()
+        schema = _arrow_schema(footer, _place(root, name))
         column = find_image_column(schema, image_column, _place(root, name))
         key = "key" if "key" in schema.names else None
         schemas.append(pa.schema([f for f in schema if f.name not in (column, key)], metadata=schema.metadata))
@@ -185,24 +197,39 @@ def _plan_parquet(uri: str, root: str, files: dict, unit_bytes: float, image_col
         raise SourceError(f"{uri}: its {len(files)} Parquet file(s) hold no rows")
     try:
         carried = pa.unify_schemas([schema.remove_metadata() for schema in schemas])
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise SourceError(f"{uri}: its Parquet files do not have the same columns: {error}") from error
-    return Source(uri, "parquet", units, carried.with_metadata(schemas[0].metadata))
+    # A column that one file requires may be missing, thus null, in another.
+    carried = pa.schema([field.with_nullable(True) for field in carried], metadata=schemas[0].metadata)
+    return Source(uri, "parquet", units, carried)
 
 
 def read_footer(uri: str) -> pq.FileMetaData:
     """The footer of a Parquet file: schema, row groups and sizes.
 
     Raises:
-        SourceError: the file is truncated or not Parquet.
+        SourceError: the file is truncated, damaged, not Parquet, or gone.
+        StorageError: it cannot be read.
     """
-    filesystem, path = locations.split(uri)
-    with locations.storage_errors("read", uri), filesystem.open(path, "rb") as file:
-        try:
+    try:
+        with locations.open_file(uri) as file:
             return pq.read_metadata(file)
-        except pa.ArrowInvalid as error:
-            reason = str(error).splitlines()[0]
-            raise SourceError(f"{uri}: not a whole Parquet file: {reason}; write it again or leave it out") from error
+    except FileNotFoundError:
+        raise SourceError(f"{uri}: was there when the source was listed and is gone now") from None
+    except (pa.ArrowException, OSError) as error:
+        raise _not_parquet(uri, error) from error
+
+
+def _arrow_schema(footer: pq.FileMetaData, uri: str) -> pa.Schema:
+    try:
+        return footer.schema.to_arrow_schema()
+    except (pa.ArrowException, OSError) as error:
+        raise _not_parquet(uri, error) from error
+
+
+def _not_parquet(uri: str, error: Exception) -> SourceError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return SourceError(f"{uri}: not a whole Parquet file: {reason}; write it again or leave it out")
 
 
 def _group_row_groups(footer: pq.FileMetaData, unit_bytes: float) -> Iterator[tuple[tuple[int, int], int, int, int]]:

@@ -131,6 +131,8 @@ def withdraw_success(dest: str) -> None:
 def clear_and_prove(dest: str, markers: list[Marker]) -> dict:
     """Removes what no longer belongs: files of units whose inputs changed, torn temporary files.
 
+    Where it removes files that an earlier proof may vouch for, it withdraws that proof first.
+
     Returns:
         The proof for `write_success`. Its `manifest_sha256` is a digest of the sorted (fingerprint, file, file_sha256,
         rows) of all units.
@@ -139,13 +141,22 @@ def clear_and_prove(dest: str, markers: list[Marker]) -> dict:
     kept = {name for marker in markers for name in (marker.file, marker.dead_letter) if name}
     fingerprints = {marker.fingerprint for marker in markers}
     locations.remove_torn_files(dest)
-    for folder in ("data", "dead_letter"):
-        for place in locations.list_files(locations.join(dest, folder)):
-            if f"{folder}/{place.rsplit('/', 1)[-1]}" not in kept:
-                locations.delete(place)
-    for place in locations.list_files(_books(dest, "units")):
-        if place.rsplit("/", 1)[-1].removesuffix(".json") not in fingerprints:
-            locations.delete(place)
+    strays = [
+        place
+        for folder in ("data", "dead_letter")
+        for place in locations.list_files(locations.join(dest, folder))
+        if f"{folder}/{place.rsplit('/', 1)[-1]}" not in kept
+    ]
+    strays += [
+        place
+        for place in locations.list_files(_books(dest, "units"))
+        if place.rsplit("/", 1)[-1].removesuffix(".json") not in fingerprints
+    ]
+    if strays:
+        # An earlier proof may vouch for them, and the machine may go away before the new one is written.
+        withdraw_success(dest)
+    for place in strays:
+        locations.delete(place)
     manifest = digest(
         [[m.fingerprint, m.file, m.file_sha256, m.rows_ok] for m in sorted(markers, key=lambda m: m.fingerprint)]
     )

@@ -241,14 +241,12 @@ class TestRecord:
         assert lines[0] == "first" and lines[1].startswith("stylize: cannot write ") and "Traceback" not in ended.err
         assert ended.result["message"].splitlines() == lines[:2]
 
-    @pytest.mark.xfail(strict=True, reason="command.py: decided before the result is kept; 6 without a resume_command")
     def test_a_dataset_that_cannot_take_it_can_be_gone_on_with(self, run: Callable[..., Ended], tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         ended = run(JobResult("stylize", record_uri=str(tmp_path / "file")))
         assert ended.exit_code == 6 and ended.result["resume_command"] is not None
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="command.py: signal.signal works in the main thread only")
 def test_a_command_may_run_in_any_thread(capsys: pytest.CaptureFixture[str]) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

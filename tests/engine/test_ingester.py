@@ -151,7 +151,6 @@ class TestDecisions:
             once = ingest_one(image, 25)
             assert ingest_one(once["image"]["bytes"], 25)["image"]["bytes"] == once["image"]["bytes"]
 
-    @pytest.mark.xfail(strict=True, reason="ingest.py: sides are checked before shrinking; stylize refuses such shards")
     def test_what_is_written_is_within_the_limits(self) -> None:
         converted = ingester(max_side_px=100).convert(rows_of([encode("PNG", size=(8, 400))]), Stopwatch())
         for row in converted.table.to_pylist():

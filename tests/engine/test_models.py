@@ -189,7 +189,6 @@ class TestFolder:
         save_johnson(tmp_path / "model", seed=1)
         assert pin(folder).sha256 != first.sha256
 
-    @pytest.mark.xfail(strict=True, reason="models.py: any URI with an @ is taken for an alias")
     def test_a_changed_folder_with_an_at_in_its_path_is_another_model(
         self, pin: Callable[..., PinnedModel], start: Callable[..., None], tmp_path: Path
     ) -> None:
@@ -310,7 +309,6 @@ class TestRegistered:
         with pytest.raises(ModelError, match="was altered"):
             pin(ALIAS)
 
-    @pytest.mark.xfail(strict=True, reason="models.py: the plan does not say which package it pinned")
     def test_another_package_in_the_place_of_the_pinned_one_is_refused(
         self, start: Callable[..., None], models: Registry, tmp_path: Path
     ) -> None:
@@ -358,7 +356,6 @@ class TestStyleImages:
         with pytest.raises(StyleError, match=f"style .*a.png: {said}"):
             read_style(str(tmp_path / "a.png"))
 
-    @pytest.mark.xfail(strict=True, reason="locations.py makes it a StorageError: it ends with 6 and not with 2")
     def test_a_folder_is_no_image(self, tmp_path: Path) -> None:
         with pytest.raises(StyleError):
             read_style(str(tmp_path))

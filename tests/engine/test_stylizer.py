@@ -313,9 +313,6 @@ class TestWaitingPixels:
         assert all(len({copy.pixels_HWC.shape for copy in batch}) == 1 for batch in batches)
         assert all(1 <= len(batch) <= micro_batch for batch in batches)
 
-    @pytest.mark.xfail(
-        strict=True, reason="stylizer.py: the bound is looked at after all variants of a row are waiting"
-    )
     def test_variants_do_not_multiply_the_bound(
         self, build_spying: Callable[..., Stylizer], monkeypatch: pytest.MonkeyPatch
     ) -> None:

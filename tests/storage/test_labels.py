@@ -67,7 +67,6 @@ def test_quotes_commas_line_breaks_and_a_byte_order_mark(read: Callable) -> None
     assert read('\ufefffile_name,label\n"a.jpg","one, ""two"""\n')["label"][0] == 'one, "two"'
 
 
-@pytest.mark.xfail(strict=True, reason="labels.py: the values are read as numbers and dates first")
 @pytest.mark.parametrize("value", ["007", "1.50", "true", "1e3", "2020-01-01T00:00:00Z", "NA"])
 def test_values_stay_the_text_that_is_in_the_file(read: Callable, value: str) -> None:
     assert read(f"file_name,label\na.jpg,{value}\n")["label"][0] == value
@@ -78,7 +77,6 @@ def test_a_missing_csv_says_where_it_was_looked_for(tmp_path: Path) -> None:
         Labels.read("csv", str(tmp_path), None, FILES)
 
 
-@pytest.mark.xfail(strict=True, reason="locations.py: a folder is an error of the storage; it ends with 6 and not 2")
 def test_a_folder_in_place_of_the_csv_is_an_error_of_the_source(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
         Labels.read("csv", str(tmp_path), str(tmp_path), FILES)
@@ -99,13 +97,11 @@ def test_a_csv_that_cannot_be_meant_is_refused(read: Callable, text: str, said: 
         read(text)
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="labels.py: ends as an internal error")
 def test_two_columns_of_one_name_are_refused(read: Callable) -> None:
     with pytest.raises(SourceError, match="label"):
         read("file_name,label,label\na.jpg,cat,dog\n")
 
 
-@pytest.mark.xfail(strict=True, reason="labels.py: the label becomes the text b'caf\\xe9'")
 def test_a_csv_that_is_not_utf8_is_refused(read: Callable) -> None:
     with pytest.raises(SourceError):
         read("file_name,label\na.jpg,café\n".encode("latin-1"))

@@ -1,6 +1,9 @@
 """Units read into memory: rows, keys and references are right, and damage is an error, never other pixels."""
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -67,13 +70,12 @@ class TestParquet:
 
     def test_keys_are_the_columns_own_and_made_up_where_null(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"image": noise(5, 5, 5), "key": ["cat", None, ""]}), tmp_path / "a.parquet")
-        assert read_one(tmp_path).keys == ["cat", "a/1", ""]
+        assert read_one(tmp_path).keys == ["cat", "a.parquet/1", ""]
 
     def test_numbers_as_keys_become_text(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"image": noise(5, 5), "key": [7, None]}), tmp_path / "a.parquet")
-        assert read_one(tmp_path).keys == ["7", "a/1"]
+        assert read_one(tmp_path).keys == ["7", "a.parquet/1"]
 
-    @pytest.mark.xfail(strict=True, reason="reading.py: the key has the file's name without its ending")
     def test_made_up_keys_of_files_that_differ_in_the_ending_differ(self, tmp_path: Path) -> None:
         for name in ("a.parquet", "a.pq"):
             pq.write_table(pa.table({"image": noise(5)}), tmp_path / name)
@@ -124,13 +126,18 @@ class TestParquet:
         assert first.carried.to_pylist() == [{"a": 1, "b": ["x"], "n": None}]
         assert second.carried.to_pylist() == [{"a": None, "b": ["y", None], "n": 2.5}]
 
-    @pytest.mark.xfail(strict=True, raises=pa.ArrowInvalid, reason="sources.py: the unified column stays `not null`")
     def test_a_required_column_may_be_missing_in_another_file(self, tmp_path: Path) -> None:
         schema = pa.schema([("image", pa.binary()), pa.field("a", pa.int64(), nullable=False)])
         pq.write_table(pa.table({"image": [b"1"], "a": [1]}, schema=schema), tmp_path / "1.parquet")
         pq.write_table(pa.table({"image": [b"2"]}), tmp_path / "2.parquet")
         _, second = read_all(tmp_path)
         assert pq.read_table(io.BytesIO(encode_shard(second.carried, 10**6))).to_pylist() == [{"a": None}]
+
+    def test_an_image_column_is_not_carried_for_a_column_of_that_name_in_another_file(self, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"image": [b"1"], "photo": [b"p"]}), tmp_path / "1.parquet")
+        pq.write_table(pa.table({"photo": [b"2"]}), tmp_path / "2.parquet")
+        _, second = read_all(tmp_path)
+        assert second.images == [b"2"] and second.carried.to_pylist() == [{"photo": None}]
 
 
 class TestDamagedParquet:
@@ -195,7 +202,6 @@ class TestDamagedParquet:
         with pytest.raises(SourceError, match=r"row groups \(2, 3\) cannot be read"):
             reread(source, 2)
 
-    @pytest.mark.xfail(strict=True, reason="reading.py: KeyError, ArrowInvalid, or text where images should be")
     @pytest.mark.parametrize(
         "columns",
         [
@@ -211,7 +217,6 @@ class TestDamagedParquet:
         with pytest.raises(SourceError, match=r"a\.parquet"):
             reread(source)
 
-    @pytest.mark.xfail(strict=True, reason="reading.py: taken for a corrupt file; ends with 2 and not with 6")
     def test_storage_that_refuses_in_the_middle_is_an_error_of_the_storage(
         self, shard: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -222,6 +227,29 @@ class TestDamagedParquet:
         source = plan_source(str(shard), 10**9)
         monkeypatch.setattr(LocalFileSystem, "open", lambda self, path, *args, **options: Refusing(path))
         with pytest.raises(StorageError, match="Forbidden"):
+            reread(source)
+
+    def test_a_number_where_text_was_planned_is_not_taken_for_it(self, shard: Path) -> None:
+        source = plan_source(str(shard), 10**9)
+        pq.write_table(pa.table({"image": [b"1"] * 3, "label": [1, 2, 3]}), shard, row_group_size=1)
+        with pytest.raises(SourceError, match=r"label \(was string, is int64\)"):
+            reread(source)
+
+    def test_a_key_column_that_is_gone(self, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"image": [b"1"], "key": ["cat"]}), tmp_path / "a.parquet")
+        source = plan_source(str(tmp_path), 10**9)
+        pq.write_table(pa.table({"image": [b"1"]}), tmp_path / "a.parquet")
+        with pytest.raises(SourceError, match=r"key \(gone\)"):
+            reread(source)
+
+    def test_a_file_that_goes_away_in_the_middle(self, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Going(io.FileIO):
+            def read(self, size: int = -1) -> bytes:
+                raise FileNotFoundError(2, "No such key")
+
+        source = plan_source(str(shard), 10**9)
+        monkeypatch.setattr(LocalFileSystem, "open", lambda self, path, *args, **options: Going(path))
+        with pytest.raises(SourceError, match=r"a\.parquet: was there when the job was planned and is gone now"):
             reread(source)
 
 
@@ -256,7 +284,6 @@ class TestFiles:
         with pytest.raises(SourceError, match="was there when the job was planned and is gone now"):
             reread(source)
 
-    @pytest.mark.xfail(strict=True, reason="reading.py names the folder, which is not gone")
     def test_the_file_that_is_gone_is_named(self, tmp_path: Path) -> None:
         for name in ("a.jpg", "b.jpg"):
             (tmp_path / name).write_bytes(b"x")
@@ -311,7 +338,6 @@ class TestTar:
         assert rows.images == [b"photo"]
         assert rows.carried["members"].to_pylist() == [[("png", b"mask"), ("seg.png", b"segments")]]
 
-    @pytest.mark.xfail(strict=True, reason="reading.py: tars are sorted by name, so 1.depth.png is met before 1.jpg")
     def test_the_picture_is_the_member_whose_whole_ending_is_an_images(self, tmp_path: Path) -> None:
         pack(tmp_path / "t.tar", [("1.depth.png", b"depth"), ("1.jpg", b"photo")])
         assert read_one(tmp_path).images == [b"photo"]
@@ -369,13 +395,17 @@ class TestTar:
         rows = read_one(tmp_path)
         assert len(rows) == len(rows.carried) == 0
 
-    @pytest.mark.xfail(strict=True, reason="reading.py cuts the whole path at its first `.tar`")
     @pytest.mark.parametrize("names", [("x.target/a.tar", "x.target/b.tar"), ("a.tar", "a.tgz"), ("a.tar", "a.tar.gz")])
     def test_keys_of_several_tars_are_unique(self, tmp_path: Path, names: tuple[str, str]) -> None:
         for name in names:
             pack(tmp_path / name, [("1.jpg", b"x")], "w:gz" if name.endswith("gz") else "w")
         first, second = read_all(tmp_path)
         assert first.keys != second.keys
+
+    def test_a_sample_whose_name_has_two_dots_says_why_it_has_no_picture(self, tmp_path: Path) -> None:
+        pack(tmp_path / "t.tar", [("1.v2.jpg", b"photo"), ("1.txt", b"text")])
+        (image,) = read_one(tmp_path).images
+        assert image.reason == "not_an_image" and "'v2.jpg', 'txt'" in image.message
 
     def test_a_tar_that_is_gone(self, tmp_path: Path) -> None:
         pack(tmp_path / "t.tar", [("1.jpg", b"x")])
@@ -416,9 +446,6 @@ class TestDamagedTar:
         with pytest.raises(SourceError, match=r"t\.tar\.gz: not a whole tar file"):
             self.read_damaged(tmp_path, _cut(cut), "t.tar.gz")
 
-    @pytest.mark.xfail(
-        strict=True, reason="reading.py: tarfile takes a broken or missing header for the end; the rest is lost"
-    )
     @pytest.mark.parametrize("damage", [_cut(HEADER), _cut(HEADER + 100), _flip(HEADER + 100), _cut(3 * HEADER)])
     def test_a_tar_that_ends_without_its_end_marker_is_not_whole(
         self, tmp_path: Path, damage: Callable[[bytes], bytes]
@@ -426,7 +453,20 @@ class TestDamagedTar:
         with pytest.raises(SourceError, match=r"t\.tar: not a whole tar file"):
             self.read_damaged(tmp_path, damage)
 
-    @pytest.mark.xfail(strict=True, reason="reading.py: mode r|* never checks gzip's checksum")
+    @pytest.mark.parametrize("pack_as", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bz2", "xz"])
+    def test_any_bit_of_a_compressed_tar(self, tmp_path: Path, pack_as: Callable[[bytes], bytes]) -> None:
+        whole = pack_as(pack(tmp_path / "t.tar", [(f"{n}.jpg", image) for n, image in enumerate(noise(700, 700))]))
+        (tmp_path / "t.tar").write_bytes(whole)
+        source = plan_source(str(tmp_path), 1)
+        before = reread(source).images
+        assert before == noise(700, 700)
+        for at in range(0, len(whole), 41):
+            (tmp_path / "t.tar").write_bytes(_flip(at)(whole))
+            try:
+                assert reread(source).images == before  # gzip's header has bytes that decide nothing
+            except SourceError as error:
+                assert "t.tar: not a whole tar file" in str(error)
+
     @pytest.mark.parametrize("damage", [_flip(900), _cut(-6)], ids=["one bit", "without its checksum"])
     def test_a_compressed_tar_is_checked_by_its_checksum(
         self, tmp_path: Path, damage: Callable[[bytes], bytes]

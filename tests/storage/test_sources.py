@@ -249,9 +249,6 @@ def test_declared_features_are_carried(tmp_path: Path) -> None:
     assert declared_features(source.carried_schema) == {"image": {"_type": "Image"}}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=pa.ArrowTypeError, reason="sources.py catches ArrowInvalid only: ends as an internal error"
-)
 @pytest.mark.parametrize("other", [["1", "2"], pa.array([1, 2], pa.int32()), [[1], [2]]])
 def test_clashing_columns_are_refused(tmp_path: Path, other: object) -> None:
     write_parquet(tmp_path / "a.parquet", label=[1, 2])
@@ -283,7 +280,6 @@ def test_a_torn_parquet_file_is_named(tmp_path: Path, keep: int) -> None:
         plan_source(str(tmp_path), 1)
 
 
-@pytest.mark.xfail(strict=True, reason="sources.py: Arrow says OSError here; it ends with 6 and talks of credentials")
 def test_a_parquet_file_with_a_damaged_footer_is_named(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet")
     data = bytearray((tmp_path / "a.parquet").read_bytes())
@@ -294,7 +290,6 @@ def test_a_parquet_file_with_a_damaged_footer_is_named(tmp_path: Path) -> None:
         plan_source(str(tmp_path), 1)
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="sources.py: ends as an internal error")
 def test_a_file_name_that_is_not_utf8_is_an_error_of_the_source(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/caf\xe9.jpg", "wb") as file:
         file.write(b"x")

@@ -223,7 +223,6 @@ class TestProof:
         assert files(tmp_path) == set()
         withdraw_success(str(tmp_path))
 
-    @pytest.mark.xfail(strict=True, reason="units.py: what the old proof vouches for is removed under it")
     def test_an_old_proof_does_not_outlive_what_it_vouches_for(self, tmp_path: Path) -> None:
         write_outputs(tmp_path, [marker("a"), marker("b")])
         write_success(str(tmp_path), clear_and_prove(str(tmp_path), [marker("a"), marker("b")]))
@@ -236,3 +235,9 @@ def test_json_files_come_back_and_absent_ones_are_none(tmp_path: Path) -> None:
     units.write_result(str(tmp_path), {"exit_code": 0, "message": "ü"})
     assert units.read_json(str(tmp_path / "_stylejobs" / "result.json")) == {"exit_code": 0, "message": "ü"}
     assert units.read_json(str(tmp_path / "absent" / "x.json")) is None
+
+    def test_a_proof_stays_where_nothing_is_removed(self, tmp_path: Path) -> None:
+        write_outputs(tmp_path, [marker("a")])
+        write_success(str(tmp_path), clear_and_prove(str(tmp_path), [marker("a")]))
+        clear_and_prove(str(tmp_path), [marker("a")])
+        assert (tmp_path / "_SUCCESS").exists()
