@@ -25,6 +25,7 @@ TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 _FOOTER_THREADS = 16
+_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -216,14 +217,14 @@ def read_footer(uri: str) -> pq.FileMetaData:
             return pq.read_metadata(file)
     except FileNotFoundError:
         raise SourceError(f"{uri}: was there when the source was listed and is gone now") from None
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
         raise _not_parquet(uri, error) from error
 
 
 def _arrow_schema(footer: pq.FileMetaData, uri: str) -> pa.Schema:
     try:
         return footer.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
         raise _not_parquet(uri, error) from error
 
 

@@ -223,13 +223,13 @@ class TestOrder:
         assert sorted(converted.errors) == [n for n, kind in enumerate(kinds) if kind == 3]
 
     def test_batches_hold_one_size_and_are_formed_in_source_order(self, build_spying: Callable[..., Stylizer]) -> None:
-        sizes = [SIZES[kind] for kind in (0, 1, 0, 0, 1, 2, 0)]
+        sizes = [SIZES[kind] for kind in (0, 1, 0, 0, 1, 2, 1)]
         images = [png(np.full((*size, 3), 10 * n, np.uint8)) for n, size in enumerate(sizes)]
         worker = build_spying(micro_batch=2)
         convert(worker, rows_of(images))
         batches = [[round((float(image.min()) + 1) * 127.5) // 10 for image in batch] for batch in worker.batches]
         # Full batches as they fill, then what is left, in the order in which its sizes were met.
-        assert batches == [[0, 2], [1, 4], [3, 6], [5]]
+        assert batches == [[0, 2], [1, 4], [3], [5], [6]]
 
     def test_variants_draw_other_styles_and_seeds_and_go_round(self, build: Callable[..., Stylizer]) -> None:
         made, _ = convert(build(variants=5), rows_of([png(pixels(0)), png(pixels(1))]))
@@ -439,7 +439,7 @@ class TestWholeUnits:
         found = [
             (row["row_group"], row["row"], row["key"], row["stage"], row["attempt"]) for row in letters.to_pylist()
         ]
-        assert found == [(g, r, f"in/{r}", "decode", 1) for g, r in ((0, 2), (1, 3), (2, 6))]
+        assert found == [(g, r, f"in.parquet/{r}", "decode", 1) for g, r in ((0, 2), (1, 3), (2, 6))]
         original = pq.ParquetFile(source).read()["image"].to_pylist()
         assert [original[row["row"]] for row in letters.to_pylist()] == [b"not an image"] * 2 + [None]
         assert read_markers(str(tmp_path / "out"), [digest("unit")]) == {digest("unit"): marker}

@@ -133,6 +133,16 @@ class TestParquet:
         _, second = read_all(tmp_path)
         assert pq.read_table(io.BytesIO(encode_shard(second.carried, 10**6))).to_pylist() == [{"a": None}]
 
+    @pytest.mark.parametrize("kind", [pa.uuid(), pa.json_(), pa.dictionary(pa.int8(), pa.string())], ids=str)
+    @pytest.mark.parametrize("store_schema", [True, False])
+    def test_columns_of_uncommon_kinds_are_those_of_the_plan(
+        self, tmp_path: Path, kind: pa.DataType, store_schema: bool
+    ) -> None:
+        values = pa.array([b"0123456789abcdef" if kind == pa.uuid() else "1"] * 2, kind)
+        table = pa.table({"image": [b"1", b"2"], "x": values})
+        pq.write_table(table, tmp_path / "a.parquet", store_schema=store_schema)
+        assert len(read_one(tmp_path).carried["x"]) == 2
+
     def test_an_image_column_is_not_carried_for_a_column_of_that_name_in_another_file(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"image": [b"1"], "photo": [b"p"]}), tmp_path / "1.parquet")
         pq.write_table(pa.table({"photo": [b"2"]}), tmp_path / "2.parquet")

@@ -290,6 +290,14 @@ def test_a_parquet_file_with_a_damaged_footer_is_named(tmp_path: Path) -> None:
         plan_source(str(tmp_path), 1)
 
 
+def test_a_column_name_that_is_not_utf8_is_an_error_of_the_source(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", cafe=[1, 2])
+    data = (tmp_path / "a.parquet").read_bytes().replace(b"cafe", b"caf\xe9")
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.parquet"):
+        plan_source(str(tmp_path), 1)
+
+
 def test_a_file_name_that_is_not_utf8_is_an_error_of_the_source(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/caf\xe9.jpg", "wb") as file:
         file.write(b"x")
