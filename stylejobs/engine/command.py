@@ -1,5 +1,6 @@
 """The edge of a command: arguments in; exit code, one JSON line on stdout and human text on stderr out."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -65,12 +66,21 @@ def _keep(result: JobResult) -> JobResult:
 
     try:
         write_result(result.record_uri, result.as_dict())
+    except StylejobsError as error:
+        return _spoilt(result, error)
+    try:
         if result.proof:
             write_success(result.record_uri, result.proof)
-        return result
     except StylejobsError as error:
-        message = "\n".join(filter(None, [result.message, f"{result.verb}: {error}"]))
-        return result.with_(message=message, exit_code=result.exit_code or error.exit_code)
+        result = _spoilt(result, error)
+        with contextlib.suppress(StylejobsError):  # the place has just failed; what matters is what we return
+            write_result(result.record_uri, result.as_dict())
+    return result
+
+
+def _spoilt(result: JobResult, error: StylejobsError) -> JobResult:
+    message = "\n".join(filter(None, [result.message, f"{result.verb}: {error}"]))
+    return result.with_(message=message, exit_code=result.exit_code or error.exit_code)
 
 
 def failure(verb: str, error: BaseException) -> JobResult:

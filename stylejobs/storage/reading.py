@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from stylejobs.errors import DecodeError, RowError, SourceError
 from stylejobs.records.schema import find_image_column
 from stylejobs.storage import locations
-from stylejobs.storage.sources import Unit
+from stylejobs.storage.sources import Unit, plain_type
 from stylejobs.storage.tars import read_samples, too_large
 
 _READ_THREADS = 8
@@ -89,6 +89,11 @@ def _read_row_groups(unit: Unit, carried_schema: pa.Schema) -> tuple[pa.Table, l
         groups = range(*unit.row_groups)
         table = parquet.read_row_groups(list(groups))
         sizes = [parquet.metadata.row_group(group).num_rows for group in groups]
+    if not len(table) == sum(sizes) == unit.num_rows:
+        raise SourceError(
+            f"{unit.source_uri}: row groups {unit.row_groups} hold {len(table)} rows; their footer says {sum(sizes)}, "
+            f"the plan {unit.num_rows}; write the file again, or run the command again if it has changed"
+        )
     return table, [group for group, size in zip(groups, sizes, strict=True) for _ in range(size)]
 
 
@@ -98,7 +103,7 @@ def _check_columns(schema: pa.Schema, unit: Unit, carried_schema: pa.Schema) -> 
     types = dict(zip(schema.names, schema.types, strict=True))
     changed = [] if unit.key_column in (None, *types) else [f"{unit.key_column} (gone)"]
     for field in carried_schema:
-        found = pa.null() if _is_own(field.name, unit) else types.get(field.name, pa.null())
+        found = pa.null() if _is_own(field.name, unit) else plain_type(types.get(field.name, pa.null()))
         if found not in (field.type, pa.null()):
             changed.append(f"{field.name} (was {field.type}, is {found})")
     if len(types) < len(schema.names):

@@ -201,8 +201,13 @@ def _plan_parquet(uri: str, root: str, files: dict, unit_bytes: float, image_col
     except pa.ArrowException as error:
         raise SourceError(f"{uri}: its Parquet files do not have the same columns: {error}") from error
     # A column that one file requires may be missing, thus null, in another.
-    carried = pa.schema([field.with_nullable(True) for field in carried], metadata=schemas[0].metadata)
-    return Source(uri, "parquet", units, carried)
+    fields = [pa.field(field.name, plain_type(field.type)) for field in carried]
+    return Source(uri, "parquet", units, pa.schema(fields, metadata=schemas[0].metadata))
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type that rows are carried in: Arrow cannot take rows of views, so these become what they are views of."""
+    return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
 
 
 def read_footer(uri: str) -> pq.FileMetaData:

@@ -117,7 +117,8 @@ def _members(uri: str, max_bytes: int) -> Iterator[tuple[str, bytes | RowError]]
             tape = _Tape(_decompressed(stream))
             with tarfile.open(fileobj=tape, mode="r|", bufsize=_BLOCK_BYTES) as tar:
                 for member in tar:
-                    if member.isfile():
+                    is_hidden = member.name.rpartition("/")[2].startswith(".")  # such as what macOS adds
+                    if member.isfile() and not is_hidden:
                         is_large = member.size > max_bytes
                         yield member.name, too_large(member.size, max_bytes) if is_large else _read(tar, member)
                 tape.check_end()

@@ -475,7 +475,6 @@ class TestWholeUnits:
         assert (letter["key"], letter["row_group"], letter["row"]) == ("a.jpg", None, None)
         assert Path(letter["source"]) == tmp_path / "in" / "a.jpg"
 
-    @pytest.mark.xfail(strict=True, raises=pa.ArrowNotImplementedError, reason="Arrow has no take() for views")
     @pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()])
     def test_columns_of_views_are_carried(
         self, build: Callable[..., Stylizer], tmp_path: Path, kind: pa.DataType
