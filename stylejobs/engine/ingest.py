@@ -73,9 +73,8 @@ class Ingester(UnitWorker):
                 return _Picture(image, header.width, header.height)
             with stopwatch.stage("encode"):
                 picture = self._normalised(pixels_HWC, header.format)
-            read_header(
-                picture.data, self._s.limits
-            )  # shrunk, a long thin picture may be too thin for any reader of ours
+            # Shrunk, a long thin picture may be too thin for any reader of ours.
+            read_header(picture.data, self._s.limits)
             return picture
         except RowError as error:
             return error

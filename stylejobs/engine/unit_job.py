@@ -19,6 +19,7 @@ from stylejobs.storage.sources import Source, Unit
 from stylejobs.storage.units import Marker
 
 _MAX_FAILED_UNITS = 8
+_COUNTED = ("rows_in", "rows_ok", "rows_bad", "bytes_in", "bytes_out")
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,15 @@ class UnitJob:
         shared = books.digest(self.identity)
         self.work = {books.digest([shared, unit.identity()]): (i, unit) for i, unit in enumerate(self.source.units)}
         self.pending = dict(self.work)
+        self._counts: Counter[str] = Counter()
 
     def open(self, plan: dict) -> None:
         """Takes `dest` for this job, or refuses; finds out what is done already."""
         if locations.is_within(self.dest, self.source.uri) or locations.is_within(self.source.uri, self.dest):
             raise SourceError(f"source={self.source.uri} and dest={self.dest}: one lies in the other; keep them apart")
         books.open_books(self.dest, self.identity, plan)
-        self.markers = books.read_markers(self.dest, self.pending)
+        for marker in books.read_markers(self.dest, self.pending).values():
+            self._add(marker)
         self.skipped = len(self.markers)
         self.pending = {name: work for name, work in self.pending.items() if name not in self.markers}
 
@@ -96,7 +99,7 @@ class UnitJob:
                     self._note_failure(answer)
                     continue
                 marker = Marker(**answer["marker"])
-                self.markers[marker.fingerprint] = marker
+                self._add(marker)
                 bad = self.count("rows_bad")
                 progress.advance(marker.rows_in, f"{bad:,} bad" if bad else "")
                 on_unit(marker, progress)
@@ -110,8 +113,12 @@ class UnitJob:
         return books.clear_and_prove(self.dest, list(self.markers.values()))
 
     def count(self, name: str) -> int:
-        """The sum of one of the markers' numbers over all units that are done."""
-        return sum(getattr(marker, name) for marker in self.markers.values())
+        """The sum of one of the markers' numbers over all units that are done; asked often, so kept as they come."""
+        return self._counts[name]
+
+    def _add(self, marker: Marker) -> None:
+        self.markers[marker.fingerprint] = marker
+        self._counts.update({name: getattr(marker, name) for name in _COUNTED})
 
     @property
     def by_reason(self) -> dict[str, int]:
