@@ -201,23 +201,9 @@ class _Loop:
         """The averaged generator as a model package; the last raw weights beside it."""
         s, method = self._s, self._method
         training = {**s.training, "images_seen": self._images_seen, "losses": self._losses}
-        save_package(
-            s.package_uri,
-            method.generator_name,
-            method.generator_options,
-            self._ema.state_dict(),
-            method.styles,
-            training,
-        )
         raw = method.networks["generator"].state_dict()
-        save_package(
-            locations.join(s.package_uri, "raw"),
-            method.generator_name,
-            method.generator_options,
-            raw,
-            method.styles,
-            training,
-        )
+        for place, weights in ((s.package_uri, self._ema.state_dict()), (locations.join(s.package_uri, "raw"), raw)):
+            save_package(place, method.generator_name, method.generator_options, weights, method.styles, training)
 
     def summary(self) -> dict:
         return {
