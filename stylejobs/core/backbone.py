@@ -1,5 +1,6 @@
 """Frozen feature networks. The only module that knows ImageNet statistics; weights come in as a state dict."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -36,22 +37,39 @@ _ARCHITECTURES = {
     "vgg19": (_vgg_layers((2, 2, 4, 4, 4)), "relu3_3", _VGG_STYLE_LAYERS),
 }
 BACKBONES = tuple(_ARCHITECTURES)
+_WIDE_LAYERS = {"fc6": "1", "fc7": "4"}  # the ReLUs of a VGG's classifier, by torchvision's names
 
 
 class Backbone(nn.Module):
     """A frozen feature network: images in [-1, 1] to named feature maps.
 
     Gradients flow to the images, never to the weights. `layers` are the names it knows, from shallow to deep; every
-    named feature map is taken after its ReLU. `content_layer` and `style_layers` are good defaults.
+    named feature map is taken after its ReLU. `architecture` is the network's name in torchvision; `content_layer` and
+    `style_layers` are good defaults.
+    A VGG whose weights came with the classifier also has its two wide layers, "fc6" and "fc7", as maps of one cell, for
+    images of any size: as in torchvision, the last features are averaged to 7x7 cells before them.
     Built by `build_backbone` or `build_random_backbone`.
     """
 
-    def __init__(self, name: str, architecture: str, state_dict: Mapping[str, Tensor]):
+    def __init__(
+        self,
+        name: str,
+        architecture: str,
+        state_dict: Mapping[str, Tensor],
+        classifier: Mapping[str, Tensor] | None = None,
+    ):
         super().__init__()
-        self._indices, self.content_layer, self.style_layers = _ARCHITECTURES[architecture]
-        self.name = name
+        indices, self.content_layer, self.style_layers = _ARCHITECTURES[architecture]
+        self.name, self.architecture = name, architecture
         self.features = _empty_features(architecture)
         self.features.load_state_dict(dict(state_dict), strict=True, assign=True)
+        self._indices, self.wide = dict(indices), nn.Sequential()
+        if classifier:
+            self.wide = _empty_wide_layers()
+            self.wide.load_state_dict(dict(classifier), strict=True, assign=True)
+            places = list(dict(self.wide.named_children()))
+            for layer, place in _WIDE_LAYERS.items():
+                self._indices[layer] = len(self.features) + places.index(place)
         self.register_buffer("_mean_C11", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("_std_C11", torch.tensor(_STD)[:, None, None], persistent=False)
         self.requires_grad_(False)
@@ -70,11 +88,16 @@ class Backbone(nn.Module):
             layers: names out of `self.layers`.
 
         Returns:
-            layer name -> features_BCHW, in the order asked for.
+            layer name -> features_BCHW, in the order asked for; [B, 4096, 1, 1] for "fc6" and "fc7".
 
         Raises:
             ValueError: an unknown layer, or an image that is too small.
         """
+        if self.name.startswith("vgg") and not self.wide and set(layers) & set(_WIDE_LAYERS):
+            raise ValueError(
+                f"backbone {self.name}: fc6 and fc7 wanted weights with the classifier; got features alone, or another "
+                "classifier; give the whole weights file, or ask for other layers"
+            )
         wanted = {choose(f"layer of {self.name}", self._indices, layer) for layer in layers}
         if min(image_BCHW.shape[-2:]) < _MIN_PX:
             raise ValueError(
@@ -83,19 +106,21 @@ class Backbone(nn.Module):
             )
         features_BCHW = ((image_BCHW + 1.0) / 2.0 - self._mean_C11) / self._std_C11
         by_index = {}
-        for index, module in enumerate(self.features[: max(wanted, default=-1) + 1]):
+        for index, module in enumerate([*self.features, *self.wide][: max(wanted, default=-1) + 1]):
             features_BCHW = module(features_BCHW)
             if index in wanted:
-                by_index[index] = features_BCHW
+                by_index[index] = features_BCHW if features_BCHW.ndim == 4 else features_BCHW[:, :, None, None]
         return {layer: by_index[self._indices[layer]] for layer in layers}
 
 
-def build_backbone(name: str, state_dict: Mapping[str, Tensor]) -> Backbone:
+def build_backbone(name: str, state_dict: Mapping[str, Tensor], wide_layers: bool = True) -> Backbone:
     """A backbone with trained weights.
 
     Args:
         name: "squeezenet1_1", "vgg16" or "vgg19".
         state_dict: torchvision's names, with or without `features.` in front and with or without the classifier.
+        wide_layers: keep "fc6" and "fc7" of a VGG if their weights are there; they take 480 MB. A classifier of other
+            shapes, such as a fine-tuned one, is left out as well.
 
     Raises:
         ValueError: no such backbone, or weights that are not this backbone's: says which are missing, not known, or of
@@ -121,7 +146,8 @@ def build_backbone(name: str, state_dict: Mapping[str, Tensor]) -> Backbone:
             f"wanted the {len(wanted)} tensors of torchvision's {name}.features; got others: "
             f"{'; '.join(problems[:8])}{more}; give the weights file of {name}, or name another backbone"
         )
-    return Backbone(name, name, {key: weights[key].detach().to(torch.float32, copy=True) for key in wanted})
+    classifier = _find_classifier(state_dict) if wide_layers and name.startswith("vgg") else {}
+    return Backbone(name, name, {key: _copy(weights[key]) for key in wanted}, classifier)
 
 
 def build_random_backbone(seed: int) -> Backbone:
@@ -148,3 +174,29 @@ def _empty_features(architecture: str) -> nn.Sequential:
     with torch.device("meta"):
         options = {"init_weights": False} if architecture.startswith("vgg") else {}
         return getattr(models, architecture)(weights=None, **options).features
+
+
+def _find_classifier(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of the wide layers' weights; nothing if they are not all there in VGG's shapes."""
+    wanted = {key: value.shape for key, value in _empty_wide_layers().state_dict().items()}
+    found = {key: state_dict[f"classifier.{key}"] for key in wanted if f"classifier.{key}" in state_dict}
+    fits = all(key in found and found[key].shape == shape for key, shape in wanted.items())
+    return {key: _copy(value) for key, value in found.items()} if fits else {}
+
+
+def _empty_wide_layers() -> nn.Sequential:
+    # Named as in torchvision's classifier, whose "2" is dropout: the identity in a frozen network.
+    with torch.device("meta"):
+        modules = {
+            "pool": nn.AdaptiveAvgPool2d(7),
+            "flatten": nn.Flatten(),
+            "0": nn.Linear(512 * 7 * 7, 4096),
+            "1": nn.ReLU(),
+            "3": nn.Linear(4096, 4096),
+            "4": nn.ReLU(),
+        }
+    return nn.Sequential(OrderedDict(modules))
+
+
+def _copy(weight: Tensor) -> Tensor:
+    return weight.detach().to(torch.float32, copy=True)

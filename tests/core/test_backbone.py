@@ -4,6 +4,7 @@ import torch
 from torchvision import models
 
 from stylejobs.core.backbone import BACKBONES, Backbone, build_backbone, build_random_backbone
+from stylejobs.core.losses import feature_loss, perceptual_loss
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -19,6 +20,24 @@ def vgg_features(name: str) -> torch.nn.Sequential:
     torch.manual_seed(0)
     config = {"vgg16": "D", "vgg19": "E"}[name]
     return models.vgg.make_layers(models.vgg.cfgs[config], batch_norm=False).eval()
+
+
+@pytest.fixture(scope="module")
+def whole_vgg() -> models.VGG:
+    """torchvision's VGG-16 with its classifier, one 400 MB matrix of rank one so that it is made in no time."""
+    rng = torch.Generator().manual_seed(0)
+    with torch.device("meta"):
+        network = models.vgg16(weights=None, init_weights=False).eval()
+    state = {f"features.{key}": value for key, value in vgg_features("vgg16").state_dict().items()}
+    state["classifier.0.weight"] = torch.outer(
+        torch.randn(4096, generator=rng), torch.randn(25088, generator=rng).div_(150)
+    )
+    state["classifier.3.weight"] = torch.randn(4096, 4096, generator=rng).div_(64)
+    state["classifier.6.weight"] = torch.zeros(1000, 4096)
+    state |= {f"classifier.{place}.bias": torch.randn(4096, generator=rng) for place in (0, 3)}
+    state["classifier.6.bias"] = torch.zeros(1000)
+    network.load_state_dict(state, assign=True)
+    return network
 
 
 def normalised(image_BCHW: torch.Tensor) -> torch.Tensor:
@@ -100,6 +119,45 @@ def test_it_is_frozen_but_lets_gradients_through():
     backbone(image, ("fire9",))["fire9"].sum().backward()
     assert image.grad.isfinite().all()
     assert image.grad.abs().max() > 0
+
+
+def test_the_wide_layers_are_torchvisions_for_images_of_any_size(whole_vgg):
+    backbone = build_backbone("vgg16", whole_vgg.state_dict()).train()  # a frozen network has no dropout
+    assert backbone.layers[-3:] == ("relu5_3", "fc6", "fc7")
+    for height, width in ((32, 32), (70, 45)):
+        found = backbone(draw(height, width), ("fc7", "relu3_3", "fc6"))
+        with torch.no_grad():
+            maps = whole_vgg.avgpool(whole_vgg.features(normalised(draw(height, width)))).flatten(1)
+            fc6, fc7 = whole_vgg.classifier[:2](maps), whole_vgg.classifier[:5](maps)
+        torch.testing.assert_close(found["fc6"], fc6[:, :, None, None], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found["fc7"], fc7[:, :, None, None], rtol=1e-4, atol=1e-4)
+        assert (fc7 > 0).any()
+    stylized, layers = draw(32, 34).neg().requires_grad_(), ("relu3_3", "fc6", "fc7")
+    loss = perceptual_loss(backbone, stylized, draw(32, 34), layers)
+    a, b = backbone(stylized, layers), backbone(draw(32, 34), layers)
+    torch.testing.assert_close(loss, sum(feature_loss(a[layer], b[layer]) for layer in layers) / 3)
+    loss.backward()
+    assert stylized.grad.isfinite().all()
+    assert not any(weight.requires_grad for weight in backbone.parameters())
+
+
+def test_the_wide_layers_can_be_left_out(whole_vgg):
+    state = whole_vgg.state_dict()
+    fine_tuned = state | {"classifier.0.weight": torch.zeros(10, 25088)}
+    halved = {key: value for key, value in state.items() if key != "classifier.3.bias"}
+    features = {key: value for key, value in state.items() if key.startswith("features.")}
+    for backbone in (
+        build_backbone("vgg16", state, wide_layers=False),
+        build_backbone("vgg16", fine_tuned),
+        build_backbone("vgg16", halved),
+        build_backbone("vgg16", features),
+    ):
+        assert backbone.layers[-1] == "relu5_3"
+        assert sum(weight.numel() for weight in backbone.parameters()) == 14_714_688  # of the convolutions
+        with pytest.raises(ValueError, match="give the whole weights file"):
+            backbone(draw(), ("fc6",))
+    with pytest.raises(ValueError, match="wanted a layer of random_squeezenet1_1_0"):
+        build_random_backbone(0)(draw(), ("fc6",))
 
 
 def test_weights_do_not_alias_the_state_dict(squeezenet):
