@@ -16,6 +16,7 @@ class Johnson(nn.Module):
     Args:
         width: channels of the stem; doubled by each stride-2 convolution.
         blocks: number of residual blocks.
+        inner: channels inside the residual blocks; None takes 4 * width, what the blocks pass on.
 
     Differs from paper: instance norm in place of batch norm (Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022);
     reflection padding inside every convolution in place of one padding before the network; upsampling then convolution
@@ -29,7 +30,7 @@ class Johnson(nn.Module):
     multiple = 4
     style_dim = 0
 
-    def __init__(self, width: int = 32, blocks: int = 5):
+    def __init__(self, width: int = 32, blocks: int = 5, inner: int | None = None):
         super().__init__()
         if width < 1 or blocks < 0:
             raise ValueError(f"wanted width >= 1 and blocks >= 0; got {width} and {blocks}")
@@ -38,7 +39,7 @@ class Johnson(nn.Module):
             ConvNormRelu(width, 2 * width, 3, stride=2),
             ConvNormRelu(2 * width, 4 * width, 3, stride=2),
         )
-        self.residual = nn.Sequential(*(ResidualBlock(4 * width) for _ in range(blocks)))
+        self.residual = nn.Sequential(*(ResidualBlock(4 * width, inner=inner) for _ in range(blocks)))
         self.decoder = nn.Sequential(UpsampleBlock(4 * width, 2 * width), UpsampleBlock(2 * width, width))
         self.head = build_conv(width, 3, 9)
 

@@ -1,14 +1,41 @@
-"""Building blocks that several generators share. No batch norm: a row's result must not depend on its batch."""
+"""Building blocks that several networks share, what they check their inputs with, and how their weights begin.
+
+Blocks normalise each image alone: a row's result must not depend on its batch.
+"""
+
+from collections.abc import Callable, Iterable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylejobs.core.choices import choose
 
-def build_conv(in_channels: int, out_channels: int, kernel_px: int, stride: int = 1) -> nn.Conv2d:
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "instance": nn.InstanceNorm2d,
+    "affine_instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "batch": nn.BatchNorm2d,
+    "none": lambda channels: nn.Identity(),
+}
+
+
+def build_norm(kind: str, channels: int, kinds: tuple[str, ...] = tuple(NORMS)) -> nn.Module:
+    """The norm called `kind`, a key of `NORMS`, for feature maps of `channels` channels.
+
+    "instance" has no weights, so the convolution before it keeps its bias, which does nothing, as in the public code of
+    Zhu 2017. "batch" exists for weights that were trained with it: in training its statistics tie the rows of a batch
+    together, and a critic then judges batches in place of images.
+
+    Args:
+        kinds: what the network that asks can work with.
+    """
+    return choose("norm", {name: NORMS[name] for name in kinds}, kind)(channels)
+
+
+def build_conv(in_channels: int, out_channels: int, kernel_px: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
     """A convolution that keeps the size (divided by the stride), reflecting at the border; odd kernels only."""
     if kernel_px % 2 == 0:
         raise ValueError(f"wanted an odd kernel_px, so that the result is centred; got {kernel_px}")
-    return nn.Conv2d(in_channels, out_channels, kernel_px, stride, kernel_px // 2, padding_mode="reflect")
+    return nn.Conv2d(in_channels, out_channels, kernel_px, stride, kernel_px // 2, bias=bias, padding_mode="reflect")
 
 
 class ConvNormRelu(nn.Module):
@@ -26,15 +53,23 @@ class ConvNormRelu(nn.Module):
 class ResidualBlock(nn.Module):
     """x + norm(conv(relu(norm(conv(x))))), 3x3 convolutions, no ReLU after the sum.
 
+    Args:
+        norm: a key of `NORMS`.
+        bias: whether the convolutions have one.
+        inner: channels between the two convolutions; None takes `channels`, `compress.prune_blocks` leaves fewer.
+
     Source: He, Zhang, Ren & Sun 2016, arXiv:1512.03385; without the last ReLU as in Gross & Wilber 2016.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, norm: str = "affine_instance", bias: bool = True, inner: int | None = None):
         super().__init__()
-        self.conv1 = build_conv(channels, channels, 3)
-        self.norm1 = nn.InstanceNorm2d(channels, affine=True)
-        self.conv2 = build_conv(channels, channels, 3)
-        self.norm2 = nn.InstanceNorm2d(channels, affine=True)
+        inner = channels if inner is None else inner
+        if inner < 1:
+            raise ValueError(f"wanted inner >= 1 channels in a residual block; got {inner}")
+        self.conv1 = build_conv(channels, inner, 3, bias=bias)
+        self.norm1 = build_norm(norm, inner)
+        self.conv2 = build_conv(inner, channels, 3, bias=bias)
+        self.norm2 = build_norm(norm, channels)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         hidden_BCHW = F.relu(self.norm1(self.conv1(features_BCHW)))
@@ -53,6 +88,67 @@ class UpsampleBlock(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         return self.block(F.interpolate(features_BCHW, scale_factor=2, mode="nearest"))
+
+
+def init_normal(module: nn.Module, std: float = 0.02) -> None:
+    """Draws every weight of convolutions and linear maps from N(0, std), of affine norms from N(1, std); biases are 0.
+
+    How networks of a GAN begin. Draws from torch's global generator, as all initialisers do.
+
+    Source: Radford, Metz & Chintala 2016, arXiv:1511.06434, section 4; Zhu et al. 2017, arXiv:1703.10593, section 7.1.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(part.weight, 0.0, std)
+        elif isinstance(part, nn.InstanceNorm2d | nn.BatchNorm2d) and part.weight is not None:
+            nn.init.normal_(part.weight, 1.0, std)
+        else:
+            continue
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
+def init_he(module: nn.Module, negative_slope: float) -> None:
+    """Draws every weight of convolutions and linear maps so that leaky ReLUs keep the variance; biases are 0.
+
+    How critics without norms begin: with N(0, 0.02) each layer would shrink the signal, by a lot where it is narrow,
+    and a penalty on the slope would have hardly a slope to work on.
+
+    Source: He, Zhang, Ren & Sun 2015, arXiv:1502.01852, equation 15.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(part.weight, a=negative_slope, nonlinearity="leaky_relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def receptive_field_px(convs: Iterable[nn.Conv2d]) -> int:
+    """Side of the square of input that one cell of the result of square convolutions, one after another, sees.
+
+    From the last to the first: side = (side - 1) * stride + kernel. Norms over the whole image are left out of account.
+
+    Source: Isola, Zhu, Zhou & Efros 2017, arXiv:1611.07004, section 6.1.2, which names the sides of its critics.
+
+    >>> receptive_field_px([nn.Conv2d(3, 8, 4, stride=2), nn.Conv2d(8, 1, 4)])
+    10
+    """
+    side_px = 1
+    for conv in reversed(list(convs)):
+        side_px = (side_px - 1) * conv.stride[0] + conv.kernel_size[0]
+    return side_px
+
+
+def check_images(image_BCHW: Tensor, min_px: int) -> None:
+    """Raises ValueError unless the images are a float RGB batch whose sides are at least `min_px`."""
+    if image_BCHW.ndim != 4 or image_BCHW.shape[1] != 3 or not image_BCHW.is_floating_point():
+        raise ValueError(f"wanted float images [B, 3, H, W]; got {image_BCHW.dtype} {list(image_BCHW.shape)}")
+    if min(image_BCHW.shape[-2:]) < min_px:
+        height, width = image_BCHW.shape[-2:]
+        raise ValueError(
+            f"wanted images of at least {min_px}x{min_px} px for this critic; got {height}x{width}; "
+            "give it larger images or fewer layers"
+        )
 
 
 def check_inputs(content_BCHW: Tensor, style_BD: Tensor, style_dim: int) -> None:
