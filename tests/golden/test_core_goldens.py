@@ -9,7 +9,24 @@ import pytest
 
 SCRIPT_PATH = Path(__file__).with_name("make_core_goldens.py")
 # One forward pass differs by float32 rounding between machines; twenty Adam steps multiply that.
-CASES = {"johnson_output": 2e-4, "moments_output": 2e-4, "fast_losses": 2e-2}
+CASES = {
+    "johnson_output": 2e-4,
+    "moments_output": 2e-4,
+    "resnet_output": 2e-4,
+    "encoder_decoder_output": 2e-4,
+    "label_conditioned_output": 2e-4,
+    "adain_output": 2e-4,
+    "attention_recurrent_output": 2e-4,
+    "style_modulated_output": 2e-4,
+    "exemplar_output": 2e-4,
+    "fda_output": 2e-4,
+    "dcgan_output": 2e-4,
+    "critic_outputs": 2e-4,
+    "fast_losses": 2e-2,
+    "cyclegan_losses": 2e-2,
+    "cut_losses": 2e-2,
+    "stargan_losses": 2e-2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +48,9 @@ def test_the_golden_curve_learns(script):
     losses = json.loads(script.GOLDENS_PATH.read_text())["fast_losses"]
     assert len(losses) == 20
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["cyclegan_losses", "cut_losses"])
+def test_golden_curves_of_two_players_learn(script, name):
+    losses = np.array(json.loads(script.GOLDENS_PATH.read_text())[name]).reshape(20, 2)
+    assert (losses[-1] < 0.9 * losses[0]).all()

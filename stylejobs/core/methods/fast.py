@@ -1,18 +1,17 @@
 """Fast style transfer (Johnson 2016): a generator learns one style through perceptual losses, without a critic."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
 
 from stylejobs.core.backbone import Backbone
 from stylejobs.core.losses.consistency import total_variation
 from stylejobs.core.losses.content import feature_loss
 from stylejobs.core.losses.style import gram_distance, gram_matrix
-from stylejobs.core.methods.method import Method, Objective
+from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn
+from stylejobs.core.methods.schedule import Phase
 from stylejobs.core.networks import build_network
 
 
@@ -59,21 +58,24 @@ class PerceptualTargets(nn.Module):
 
     Args:
         backbone: frozen features.
-        style_image_BCHW: float, [-1, 1]; the statistics of several images of one style are averaged.
+        style_images: float [1, 3, H, W] each, [-1, 1]; the statistics of several images of one style are averaged.
         content_layer: a layer of the backbone.
         style_layers: layers of the backbone.
     """
 
-    def __init__(self, backbone: Backbone, style_image_BCHW: Tensor, content_layer: str, style_layers: tuple[str, ...]):
+    def __init__(
+        self, backbone: Backbone, style_images: Sequence[Tensor], content_layer: str, style_layers: tuple[str, ...]
+    ):
         super().__init__()
         self.backbone = backbone
         self.content_layer = content_layer
         self.style_layers = style_layers
         with torch.no_grad():
-            features = backbone(style_image_BCHW.to(torch.float32), (content_layer, *style_layers))
-            self.register_buffer("content_energy", features[content_layer].square().mean(), persistent=False)
+            features = [backbone(image.to(torch.float32), (content_layer, *style_layers)) for image in style_images]
+            energy = torch.stack([found[content_layer].square().mean() for found in features]).mean()
+            self.register_buffer("content_energy", energy, persistent=False)
             for layer in style_layers:
-                gram_1CC = gram_matrix(features[layer]).mean(dim=0, keepdim=True)
+                gram_1CC = torch.cat([gram_matrix(found[layer]) for found in features]).mean(dim=0, keepdim=True)
                 self.register_buffer(f"gram_{layer}", gram_1CC, persistent=False)
 
     def forward(self, stylized_BCHW: Tensor, content_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,52 +94,54 @@ class Fast(Method):
     """One style, feed-forward: loss = w_c * content + w_s * style + w_tv * total variation.
 
     Args:
-        generator_options: options of the `johnson` network.
-        backbone: frozen features that judge content and style.
-        style_image_BCHW: float, [-1, 1], at least 32 px; its scale sets the size of the strokes.
-        style_name: what the style is called in the package.
+        ingredients: `generator` holds options of the `johnson` network. The style images, at least 32 px each, are
+            one style: their statistics are averaged; their scale sets the size of the strokes.
         options: weights, layers and learning rate.
+
+    Raises:
+        ValueError: no style image, or no backbone.
 
     Differs from paper: relative losses (see `PerceptualTargets`) in place of weights that hold for VGG-16 alone, and
     the Gram distance is not squared (see `gram_distance`).
     Source: Johnson, Alahi & Fei-Fei 2016, arXiv:1603.08155, equations 2 to 5.
     """
 
-    generator_name = "johnson"
+    reads = ("content",)
+    needs_backbone = True
+    options_class = FastOptions
 
-    def __init__(
-        self,
-        generator_options: Mapping[str, Any],
-        backbone: Backbone,
-        style_image_BCHW: Tensor,
-        style_name: str,
-        options: FastOptions | None = None,
-    ):
-        self.options = options or FastOptions()
-        self.generator_options = dict(generator_options)
-        self.networks = {"generator": build_network(self.generator_name, **self.generator_options)}
+    def __init__(self, ingredients: Ingredients, options: FastOptions | None = None):
+        options = options or FastOptions()
+        backbone = check_perceptual("fast", ingredients)
+        self.generator_name = "johnson"
+        self.generator_options = dict(ingredients.generator)
+        self.generator = build_network(self.generator_name, **self.generator_options)
+        self.networks = {"generator": self.generator}
         self._targets = PerceptualTargets(
             backbone,
-            style_image_BCHW,
-            self.options.content_layer or backbone.content_layer,
-            tuple(self.options.style_layers or backbone.style_layers),
+            list(ingredients.style_images.values()),
+            options.content_layer or backbone.content_layer,
+            tuple(options.style_layers or backbone.style_layers),
         )
         self.frozen = {"targets": self._targets}
-        self.styles = {style_name: torch.zeros(0)}
+        self.players = {"generator": Player(("generator",), options.learning_rate)}
+        self.phases = (Phase("train", 1.0, ("generator",)),)
+        self.weights = {"content": options.content_weight, "style": options.style_weight, "tv": options.tv_weight}
+        self.memory = {}
+        self._style_name = ingredients.domains[-1]
 
-    def build_optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, Optimizer]:
-        return {"generator": Adam(networks["generator"].parameters(), lr=self.options.learning_rate)}
-
-    def objectives(self, networks: Mapping[str, nn.Module], batch: Mapping[str, Tensor]) -> Iterator[Objective]:
-        """One objective a batch; reads `batch["content"]`."""
-        content_BCHW = batch["content"]
+    def take_turn(self, player: str, networks: Mapping[str, nn.Module], step: Step) -> Turn:
+        content_BCHW = step.batch["content"]
         stylized_BCHW = networks["generator"](content_BCHW, content_BCHW.new_zeros(content_BCHW.shape[0], 0))
         content, style = self._targets(stylized_BCHW, content_BCHW)
-        weighted = {
-            "content": self.options.content_weight * content,
-            "style": self.options.style_weight * style,
-            "tv": self.options.tv_weight * total_variation(stylized_BCHW),
-        }
-        total = weighted["content"] + weighted["style"] + weighted["tv"]
-        terms = {name: term.detach() for name, term in {**weighted, "total": total}.items()}
-        yield Objective(player="generator", loss=total, terms=terms)
+        return Turn({"content": content, "style": style, "tv": total_variation(stylized_BCHW)})
+
+    def styles(self) -> dict[str, Tensor]:
+        return {self._style_name: torch.zeros(0)}
+
+
+def check_perceptual(method: str, ingredients: Ingredients) -> Backbone:
+    """The backbone, after making sure that there is one, and a style to look at with it."""
+    if ingredients.backbone is None or not ingredients.style_images:
+        raise ValueError(f"method {method!r}: wanted a backbone and at least one style image; got neither or one only")
+    return ingredients.backbone

@@ -1,0 +1,28 @@
+"""In which arithmetic networks run; the one place that turns the word of the configuration into autocast."""
+
+import torch
+
+PRECISIONS = ("float32", "bf16")
+
+
+def autocast(device_type: str, precision: str) -> torch.autocast:
+    """A context in which matrix products and convolutions run in `precision`.
+
+    bfloat16 has float32's range, so gradients need no scaler. What must not lose digits (Gram matrices, penalties,
+    the blend of pixels) is computed outside of it, or switches it off for itself.
+
+    Args:
+        device_type: "cpu" or "cuda".
+        precision: "float32" or "bf16".
+
+    Raises:
+        ValueError: another precision.
+
+    >>> a_22 = torch.eye(2)
+    >>> with autocast("cpu", "bf16"):
+    ...     (a_22 @ a_22).dtype
+    torch.bfloat16
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"wanted a precision out of {', '.join(PRECISIONS)}; got {precision!r}")
+    return torch.autocast(device_type, torch.bfloat16, enabled=precision == "bf16")
