@@ -13,6 +13,10 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW_PX = 11
 _WINDOW_SIGMA_PX = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
+_LUMA = (0.299, 0.587, 0.114)
+_EDGE_SCALES = 3
+_EDGE_MIN_PX = 8
+_FLAT = 1e-9  # mean square of an edge map below which an image has no edges, only rounding
 
 
 @torch.no_grad()
@@ -81,6 +85,60 @@ def style_distance(backbone: Backbone, a_BCHW: Tensor, b_BCHW: Tensor, layers: S
     return torch.stack(distances).mean(dim=0)
 
 
+@torch.no_grad()
+def edge_cosine(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
+    """Whether edges lie in the same places: mean over scales of cos(e_a, e_b).
+
+    e is the gradient magnitude of luma, blurred by a Gaussian of sigma 1 px, less its mean over the quarter of each
+    side around: without that, any two photographs with a subject in the middle are alike. Scales halve by 2x2 means.
+    Brightness, contrast and inversion leave it alone, as style may; unlike structural similarity it has no floor:
+    unrelated images score about 0. Computed in float64.
+
+    Args:
+        a_BCHW: float, RGB, [-1, 1].
+        b_BCHW: same shape.
+
+    Returns:
+        cosine_B, float64, in [-1, 1]: 1 for equal edges. Where neither image has an edge it is 1, where only one has
+        none it is 0.
+    """
+    if a_BCHW.shape != b_BCHW.shape or a_BCHW.ndim != 4 or a_BCHW.shape[1] != 3:
+        raise ValueError(
+            f"wanted two batches [B, 3, H, W] of one shape; got {list(a_BCHW.shape)}, {list(b_BCHW.shape)}"
+        )
+    a_BHW, b_BHW = _luma(a_BCHW), _luma(b_BCHW)
+    cosines = []
+    for scale in range(_EDGE_SCALES):
+        if scale:
+            if min(a_BHW.shape[-2:]) < 2 * _EDGE_MIN_PX:
+                break
+            a_BHW, b_BHW = F.avg_pool2d(a_BHW, 2), F.avg_pool2d(b_BHW, 2)
+        edges_a, edges_b = _edges(a_BHW), _edges(b_BHW)
+        cosine_B = (edges_a * edges_b).mean(dim=(1, 2))
+        square_a, square_b = (edges.square().mean(dim=(1, 2)) for edges in (edges_a, edges_b))
+        cosine_B = cosine_B / (square_a * square_b).sqrt().clamp_min(_FLAT)
+        flat_a, flat_b = square_a < _FLAT, square_b < _FLAT
+        cosines.append(torch.where(flat_a | flat_b, (flat_a & flat_b).double(), cosine_B))
+    return torch.stack(cosines).mean(dim=0)
+
+
+def _luma(image_BCHW: Tensor) -> Tensor:
+    return torch.einsum("bchw,c->bhw", image_BCHW.double(), image_BCHW.new_tensor(_LUMA, dtype=torch.float64))
+
+
+def _edges(luma_BHW: Tensor) -> Tensor:
+    """Blurred gradient magnitude less its local mean; the border repeats, so every size works."""
+    padded = F.pad(luma_BHW[:, None], (1, 1, 1, 1), mode="replicate")
+    across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
+    down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
+    edges_B1HW = _blur((across.square() + down.square()).sqrt(), window_px=5, sigma_px=1.0)
+    local_mean_B1HW = edges_B1HW
+    for window in ((max(3, edges_B1HW.shape[2] // 4 | 1), 1), (1, max(3, edges_B1HW.shape[3] // 4 | 1))):
+        around = (window[0] // 2, window[1] // 2)
+        local_mean_B1HW = F.avg_pool2d(local_mean_B1HW, window, 1, around, count_include_pad=False)
+    return (edges_B1HW - local_mean_B1HW)[:, 0]
+
+
 def _ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Means over pixels of the whole index and of contrast times structure (C3 = C2 / 2), each [B, C]."""
     mean_a, mean_b = _blur(a_BCHW), _blur(b_BCHW)
@@ -92,14 +150,14 @@ def _ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     return (luminance * contrast_structure).mean(dim=(2, 3)), contrast_structure.mean(dim=(2, 3))
 
 
-def _blur(image_BCHW: Tensor) -> Tensor:
+def _blur(image_BCHW: Tensor, window_px: int = _WINDOW_PX, sigma_px: float = _WINDOW_SIGMA_PX) -> Tensor:
+    """Gaussian mean inside the image only; a window longer than a side shrinks to the largest odd size that fits."""
     channels = image_BCHW.shape[1]
     for axis in (2, 3):
         side = image_BCHW.shape[axis]
-        window_px = min(_WINDOW_PX, side - 1 + side % 2)
-        offsets = torch.arange(window_px, dtype=image_BCHW.dtype, device=image_BCHW.device) - window_px // 2
-        window = torch.exp(-offsets.square() / (2 * _WINDOW_SIGMA_PX**2))
-        shape = (channels, 1, window_px, 1) if axis == 2 else (channels, 1, 1, window_px)
-        kernel = (window / window.sum()).reshape([window_px if n == window_px else 1 for n in shape[1:]])
-        image_BCHW = F.conv2d(image_BCHW, kernel.expand(shape), groups=channels)
+        fitting_px = min(window_px, side - 1 + side % 2)
+        offsets = torch.arange(fitting_px, dtype=image_BCHW.dtype, device=image_BCHW.device) - fitting_px // 2
+        window = torch.exp(-offsets.square() / (2 * sigma_px**2))
+        kernel = (window / window.sum()).reshape((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1))
+        image_BCHW = F.conv2d(image_BCHW, kernel.expand(channels, -1, -1, -1), groups=channels)
     return image_BCHW

@@ -1,0 +1,136 @@
+"""Intervals of measures: how far a number could move had other images been drawn. Resampling, not formulas."""
+
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_MAX_DRAWS = 2**22  # indices held at once: 32 MB
+
+
+class Interval(NamedTuple):
+    """A measure on the panel itself and the ends of its confidence interval.
+
+    >>> Interval(0.5, 0.4, 0.6).low
+    0.4
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    statistic: Callable[..., Tensor],
+    sizes: Sequence[int],
+    confidence: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap: draw images with replacement, take the statistic again, keep the middle of its values.
+
+    Everything inside one call of the statistic sees the same draw, so a difference of two models on one panel is
+    paired: take it inside the statistic. Its interval is then much narrower than the two intervals suggest.
+
+    Args:
+        statistic: takes one indices tensor int64 [R, n] for each of `sizes` and returns [R] numbers, one a resample.
+            It must be vectorised over R: called a few times in all.
+        sizes: number of images of each sample, for instance (num_contents,) or (num_contents, num_styles); samples
+            are drawn independently.
+        confidence: in (0, 1).
+        num_resamples: at least 100.
+        seed: of the draws; the same seed and sizes draw the same images.
+
+    Returns:
+        value (on the samples as they are), low, high.
+
+    Raises:
+        ValueError: an argument out of range, or a statistic that is not a number on some resample.
+
+    Differs from paper: no bias correction (BCa); for means and kernel distances of 50 images and more the coverage
+    that tests find is within two points of the nominal one.
+    Source: Efron 1979, doi:10.1214/aos/1176344552; Efron & Tibshirani 1993, chapter 13.
+
+    >>> values_N = torch.arange(100.0)
+    >>> interval = bootstrap_interval(lambda rows_RN: values_N[rows_RN].mean(dim=1), (100,))
+    >>> interval.value, interval.low < 49.5 < interval.high
+    (49.5, True)
+    """
+    if not sizes or min(sizes) < 2 or not 0.0 < confidence < 1.0 or num_resamples < 100:
+        raise ValueError(
+            "wanted samples of at least 2 images, confidence in (0, 1) and at least 100 resamples; "
+            f"got {list(sizes)}, {confidence} and {num_resamples}"
+        )
+    rng = torch.Generator().manual_seed(seed)
+    value = statistic(*(torch.arange(size)[None] for size in sizes))
+    at_once = max(1, _MAX_DRAWS // sum(sizes))
+    parts = []
+    for first in range(0, num_resamples, at_once):
+        count = min(at_once, num_resamples - first)
+        parts.append(statistic(*(torch.randint(size, (count, size), generator=rng) for size in sizes)))
+    resampled_R = torch.cat(parts).to("cpu", torch.float64)
+    if value.shape != (1,) or resampled_R.shape != (num_resamples,):
+        raise ValueError(f"wanted one number a resample; for one the statistic gave {list(value.shape)}: reduce to [R]")
+    if not (resampled_R.isfinite().all() and value.isfinite().all()):
+        raise ValueError("the statistic is not a number on some resamples: does it divide by something that can be 0?")
+    tail = (1.0 - confidence) / 2.0
+    low, high = torch.quantile(resampled_R, torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
+    return Interval(value.item(), low, high)
+
+
+def mean_interval(values_SN: Tensor, confidence: float = 0.95, num_resamples: int = 1000, seed: int = 0) -> Interval:
+    """Interval of a mean over images, or over training seeds and images.
+
+    Images are resampled, the same ones in every seed: the seeds saw one panel, and an image that is hard is hard for
+    all of them. The interval says how far the mean over these S trainings could move on another panel. It does not
+    say what another training would give: three seeds are too few to resample, so report their spread beside it.
+
+    Args:
+        values_SN: float, one number an image [N], or one a training seed and image [S, N], columns the same images.
+        confidence: in (0, 1).
+        num_resamples: at least 100.
+        seed: of the draws.
+
+    Returns:
+        value, low, high.
+
+    >>> mean_interval(torch.tensor([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]])).value
+    1.5
+    """
+    if values_SN.ndim not in (1, 2):
+        raise ValueError(f"wanted values [N], or [S, N] for S training seeds; got {list(values_SN.shape)}")
+    values_N = values_SN.to("cpu", torch.float64).reshape(-1, values_SN.shape[-1]).mean(dim=0)
+    return bootstrap_interval(
+        lambda rows_RN: values_N[rows_RN].mean(dim=1), (len(values_N),), confidence, num_resamples, seed
+    )
+
+
+def share_interval(hits_N: Tensor, confidence: float = 0.95) -> Interval:
+    """Interval of a share of images: Wilson's score, (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
+
+    A bootstrap of 64 hits out of 64 would claim exactly 1; this says 0.94 to 1.
+
+    Args:
+        hits_N: bool [N], whether each image passed.
+        confidence: in (0, 1).
+
+    Returns:
+        value, low, high, all in [0, 1].
+
+    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+
+    >>> [round(number, 2) for number in share_interval(torch.ones(64, dtype=torch.bool))]
+    [1.0, 0.94, 1.0]
+    """
+    if hits_N.dtype != torch.bool or hits_N.ndim != 1 or len(hits_N) < 1 or not 0.0 < confidence < 1.0:
+        raise ValueError(
+            f"wanted bool [N >= 1] and confidence in (0, 1); got {hits_N.dtype} {list(hits_N.shape)}, {confidence}"
+        )
+    num, share = len(hits_N), hits_N.double().mean().item()
+    z = NormalDist().inv_cdf((1.0 + confidence) / 2.0)
+    centre = (share + z**2 / (2 * num)) / (1 + z**2 / num)
+    half = z * (share * (1 - share) / num + z**2 / (4 * num**2)) ** 0.5 / (1 + z**2 / num)
+    # Exactly, the ends enclose the share; rounding may put 4e-19 above 0.
+    return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
