@@ -8,14 +8,16 @@ from difflib import get_close_matches
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from stylejobs.core.match import style_target
 from stylejobs.core.networks import NETWORKS, build_network
 from stylejobs.core.pixels import to_float
 from stylejobs.errors import DecodeError, ModelError, StyleError
 from stylejobs.records.codec import Limits, decode_image
+from stylejobs.records.lineage import parse_mix, random_seed
 from stylejobs.storage import locations
-from stylejobs.storage.packages import copy_package, load_package, read_package, save_package
+from stylejobs.storage.packages import LoadedPackage, copy_package, load_package, read_package, save_package
 from stylejobs.storage.units import read_json
 
 BUILTIN = "builtin:"
@@ -30,6 +32,7 @@ class PinnedModel:
         uri: as the command names it; `name`, `version` and `sha256` say what it was resolved to.
         styles: sha256 of each style's code, by name, in order.
         package_uri: a package that holds exactly these styles; `package_sha256` is its identity.
+        matched: the styles that `strength=auto` can be used with.
     """
 
     uri: str
@@ -39,6 +42,7 @@ class PinnedModel:
     styles: dict[str, str]
     package_uri: str
     package_sha256: str
+    matched: tuple[str, ...]
 
     def described(self) -> dict:
         """The model in results and plans."""
@@ -53,7 +57,9 @@ def pin_model(uri: str, styles: Sequence[str] | None, dest: str, scratch: str) -
 
     Args:
         uri: `models:/name@alias`, `models:/name/version`, a package folder, or `builtin:NAME`.
-        styles: names that the model carries or, for models that take any style, image URIs; None for all it carries.
+        styles: names that the model carries; for models that take any style, image URIs; for models that invent
+            styles, `random:SEED`; for models with style codes, mixes of these, `monet:0.7+hokusai:0.3`. None for all
+            that the model carries.
         scratch: a local folder for the package until `place_model` has copied it.
 
     Raises:
@@ -79,7 +85,10 @@ def pin_model(uri: str, styles: Sequence[str] | None, dest: str, scratch: str) -
 def _pinned(described: dict, package_uri: str) -> PinnedModel:
     loaded = load_package(package_uri)
     styles = {name: hashlib.sha256(code.numpy().tobytes()).hexdigest() for name, code in loaded.styles.items()}
-    return PinnedModel(**described, styles=styles, package_uri=package_uri, package_sha256=loaded.package.sha256)
+    matched = tuple(loaded.match.targets) if loaded.match else ()
+    return PinnedModel(
+        **described, styles=styles, package_uri=package_uri, package_sha256=loaded.package.sha256, matched=matched
+    )
 
 
 def pinned_uri(dest: str) -> str:
@@ -106,7 +115,15 @@ def _builtin(uri: str, folder: str) -> str:
 
 
 def _is_training_free(network: str) -> bool:
-    return not any(True for _ in build_network(network).parameters())
+    try:
+        try:
+            with torch.device("meta"):  # neither memory nor random numbers
+                built = build_network(network)
+        except RuntimeError:  # its constructor computes
+            built = build_network(network)
+    except ValueError:  # it cannot be built without options, which a built-in model has none of
+        return False
+    return not any(True for _ in built.parameters())
 
 
 def _registered(uri: str, folder: str) -> tuple[str, str, str]:
@@ -131,23 +148,68 @@ def _with_styles(package_uri: str, wanted: list[str] | None, folder: str, uri: s
         if not carried:
             raise StyleError(f"model={uri} carries no styles: name style images with styles=URI,URI")
         return package_uri
-    encode = getattr(loaded.generator, "encode_style", None)
     codes: dict[str, Tensor] = {}
-    for style in wanted:
-        if style in carried:
-            name, code = style, carried[style]
-        elif encode is None:
-            near = get_close_matches(style, carried, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise StyleError(f"styles={style}: model={uri} carries {', '.join(carried)} and no other{hint}")
-        else:
-            name, code = style_name(style), encode(read_style(style))[0]
-        if name in codes:
-            raise StyleError(f"styles=: two styles are called {name!r}; give the files different names")
-        codes[name] = code
-    package = loaded.package
-    save_package(folder, package.network, package.options, loaded.generator.state_dict(), codes, package.training)
+    targets: dict[str, Tensor] = {}
+    for text in wanted:
+        style = _style(text, loaded, uri)
+        if style.name in codes:
+            raise StyleError(f"styles=: two styles are called {style.name!r}; give the files different names")
+        codes[style.name] = style.code_D
+        if style.target_D is not None:
+            targets[style.name] = style.target_D
+    package, weights = loaded.package, loaded.generator.state_dict()
+    match = loaded.match.with_targets(targets) if loaded.match else None
+    save_package(folder, package.network, package.options, weights, codes, package.training, match)
     return folder
+
+
+@dataclass(frozen=True)
+class _Style:
+    """A style as a job uses it; `target_D` is what `strength=auto` compares with, None where there is nothing."""
+
+    name: str
+    code_D: Tensor
+    target_D: Tensor | None
+
+
+def _style(text: str, loaded: LoadedPackage, uri: str) -> _Style:
+    """One item of `styles=`: a style, or a mix. Codes and targets mix linearly."""
+    parts = ((text, 1.0),) if text in loaded.styles else parse_mix(text)
+    if len(parts) == 1:
+        return _pure_style(text, loaded, uri)
+    if loaded.generator.style_dim == 0:
+        raise StyleError(f"styles={text}: model={uri} has its style in its weights; it has no style codes to mix")
+    pure = [(_pure_style(style, loaded, uri), weight) for style, weight in parts]
+    # What stands behind a style, its weight, is kept letter by letter.
+    weights = [part[len(style) :] for part, (style, _) in zip(text.split("+"), parts, strict=True)]
+    name = "+".join(style.name + weight for (style, _), weight in zip(pure, weights, strict=True))
+    code_D = torch.stack([weight * style.code_D for style, weight in pure]).sum(dim=0)
+    targets = [weight * style.target_D for style, weight in pure if style.target_D is not None]
+    return _Style(name, code_D, torch.stack(targets).sum(dim=0) if len(targets) == len(pure) else None)
+
+
+def _pure_style(style: str, loaded: LoadedPackage, uri: str) -> _Style:
+    generator, match = loaded.generator, loaded.match
+    if style in loaded.styles:
+        return _Style(style, loaded.styles[style], match.targets.get(style) if match else None)
+    if style.startswith("random:"):
+        return _Style(style, _draw_style(style, generator, uri), None)
+    if not hasattr(generator, "encode_style"):
+        near = get_close_matches(style, loaded.styles, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise StyleError(f"styles={style}: model={uri} carries {', '.join(loaded.styles)} and no other{hint}")
+    image_1CHW = read_style(style)
+    target_D = style_target(match, [image_1CHW]) if match else None
+    return _Style(style_name(style), generator.encode_style(image_1CHW)[0], target_D)
+
+
+def _draw_style(style: str, generator: nn.Module, uri: str) -> Tensor:
+    seed = random_seed(style)
+    if not hasattr(generator, "draw_style"):
+        raise StyleError(f"styles={style}: model={uri} cannot invent styles; only exemplar and style_modulated do")
+    if seed is None or seed >= 2**63:
+        raise StyleError(f"styles={style}: wanted random:SEED, a whole number below 2^63")
+    return generator.draw_style(seed)
 
 
 def style_name(uri: str) -> str:

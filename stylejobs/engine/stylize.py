@@ -5,6 +5,7 @@ import tempfile
 
 from stylejobs import __version__
 from stylejobs.config.schema import StylizeConfig
+from stylejobs.core.sharpness import Deblur
 from stylejobs.engine.gallery import write_report
 from stylejobs.engine.jobs import carry_out, limits_of
 from stylejobs.engine.models import PinnedModel, pin_model, pinned_uri, place_model
@@ -13,12 +14,14 @@ from stylejobs.engine.session import ray_session
 from stylejobs.engine.stylizer import Stylizer, StylizeSettings
 from stylejobs.engine.unit_job import UnitJob, Workers
 from stylejobs.engine.writer import WriteSettings, schema_to_text
+from stylejobs.errors import ModelError
 from stylejobs.records.schema import STYLIZED_SCHEMA_VERSION
 from stylejobs.storage import locations
 from stylejobs.storage.sources import Source, plan_source
 
 _DECISIVE = {
-    "variants", "strength", "seed", "size", "format", "quality", "precision", "micro_batch",
+    "variants", "strength", "preserve_colour", "deblur", "deblur_below", "deblur_sigma_px", "deblur_amount",
+    "deblur_noise", "seed", "size", "format", "quality", "precision", "micro_batch",
     "unit_mb", "row_group_mb", "image_column", "limits",
 }  # fmt: skip
 """Keys that an output byte is a function of; all others may change between a job and its resume."""
@@ -29,11 +32,21 @@ def plan_stylize(config: StylizeConfig) -> tuple[UnitJob, PinnedModel]:
     source = plan_source(config.source, config.unit_mb * 2**20, config.image_column)
     with tempfile.TemporaryDirectory(prefix="stylejobs-model-") as scratch:
         model = pin_model(config.model, config.styles, config.dest, scratch)
+        _check_strength(config, model)
         job = _job(config, source, model)
         wanted = list(config.styles) if config.styles is not None else None
         job.open({"source": source.summary(), "model": model.described(), "wanted_styles": wanted})
         place_model(model, job.dest)
     return job, model
+
+
+def _check_strength(config: StylizeConfig, model: PinnedModel) -> None:
+    missing = [style for style in model.styles if style not in model.matched]
+    if config.strength == "auto" and missing:
+        raise ModelError(
+            f"strength=auto: model={config.model} has no content match for {', '.join(missing)}; models get one in "
+            "training, random: styles never; give a number, such as strength=1"
+        )
 
 
 def _job(config: StylizeConfig, source: Source, model: PinnedModel) -> UnitJob:
@@ -74,6 +87,8 @@ def _settings(config: StylizeConfig, source: Source, model: PinnedModel) -> Styl
         styles=tuple(model.styles),
         variants=config.variants,
         strength=config.strength,
+        preserve_colour=config.preserve_colour,
+        deblur=_deblur(config),
         seed=config.seed,
         short_side_px=None if config.size == "keep" else config.size,
         format=config.format,
@@ -85,6 +100,12 @@ def _settings(config: StylizeConfig, source: Source, model: PinnedModel) -> Styl
         threads=config.cluster.threads,
         codec_threads=max(1, round(config.cluster.actor_cpus)),
     )
+
+
+def _deblur(config: StylizeConfig) -> Deblur | None:
+    if config.deblur == "none":
+        return None
+    return Deblur(config.deblur, config.deblur_below, config.deblur_sigma_px, config.deblur_amount, config.deblur_noise)
 
 
 def describe_plan(job: UnitJob, model: PinnedModel) -> JobResult:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from stylejobs.errors import SourceError
 
-STYLIZED_SCHEMA_VERSION = 1
+STYLIZED_SCHEMA_VERSION = 2
 """Part of every unit's fingerprint: raise it when the meaning of a stylized row changes."""
 
 IMAGE_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -40,8 +40,10 @@ STYLIZED_FIELDS = [
     pa.field("height", pa.int32()),
     pa.field("out_sha256", pa.string()),
     pa.field("is_synthetic", pa.bool_()),
+    pa.field("blur_score", pa.float32()),
 ]
-"""The lineage of a stylized row, before the columns of its source."""
+"""The lineage of a stylized row, before the columns of its source. `blur_score` is that of the source picture, at the
+size that is stylized; `strength` is the one that was used, also where it was chosen by content match."""
 
 DEAD_LETTER = pa.schema(
     [

@@ -2,7 +2,7 @@
 
     model.json                   network, options, styles, training, digests, schema version
     weights.safetensors          the generator's weights
-    styles/styles.safetensors    one style code a style
+    styles/styles.safetensors    one style code a style; the content match, where the model has one
     card.md                      for people
 
 No pickle anywhere. The package's sha256 covers everything that decides an output pixel: network, options, style names
@@ -19,12 +19,17 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from stylejobs.core.match import Match
 from stylejobs.core.networks import build_network
 from stylejobs.errors import ModelError
 from stylejobs.storage import locations
 from stylejobs.storage.units import digest
 
 PACKAGE_SCHEMA_VERSION = 1
+
+_RESERVED = "//"
+_ORIGIN, _WHITENING, _TARGET = f"{_RESERVED}match/origin", f"{_RESERVED}match/whitening", f"{_RESERVED}match/target/"
+"""Names of tensors beside the style codes; no style's name begins with //, so that they cannot be one."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +56,38 @@ class Package:
 
 @dataclass(frozen=True)
 class LoadedPackage:
-    """A package in memory: the generator in evaluation mode and the code of each style, float32 [D]."""
+    """A package in memory: the generator in evaluation mode and the code of each style, float32 [D].
+
+    Attributes:
+        match: chooses `strength=auto`; its targets are those of the styles that have one. None where nobody fitted it.
+    """
 
     package: Package
     generator: torch.nn.Module
     styles: dict[str, Tensor]
+    match: Match | None = None
 
 
 def save_package(
-    folder_uri: str, network: str, options: dict, weights: dict[str, Tensor], styles: dict[str, Tensor], training: dict
+    folder_uri: str,
+    network: str,
+    options: dict,
+    weights: dict[str, Tensor],
+    styles: dict[str, Tensor],
+    training: dict,
+    match: Match | None = None,
 ) -> Package:
-    """Writes a package and returns its description with all digests; model.json is written last."""
+    """Writes a package and returns its description with all digests; model.json is written last.
+
+    Raises:
+        ValueError: a style's name begins with `//`, which names of other tensors do.
+    """
+    reserved = [name for name in styles if name.startswith(_RESERVED)]
+    if reserved:
+        raise ValueError(f"wanted names of styles that do not begin with {_RESERVED}; got {reserved[0]!r}")
+    stored = styles | _match_to_tensors(match, styles)
     weights_bytes = to_safetensors({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-    styles_bytes = to_safetensors({name: code.detach().cpu().float().contiguous() for name, code in styles.items()})
+    styles_bytes = to_safetensors({name: code.detach().cpu().float().contiguous() for name, code in stored.items()})
     weights_sha256 = hashlib.sha256(weights_bytes).hexdigest()
     styles_sha256 = hashlib.sha256(styles_bytes).hexdigest()
     package = Package(
@@ -131,7 +155,25 @@ def load_package(folder_uri: str, sha256: str | None = None) -> LoadedPackage:
     except (ValueError, TypeError, RuntimeError) as error:
         raise ModelError(f"{folder_uri}: the weights do not fit network {package.network!r}: {error}") from error
     generator.eval().requires_grad_(False)
-    return LoadedPackage(package, generator, _codes(folder_uri, package, styles, generator.style_dim))
+    codes = _codes(folder_uri, package, styles, generator.style_dim)
+    return LoadedPackage(package, generator, codes, _match_from_tensors(folder_uri, package, styles))
+
+
+def _match_to_tensors(match: Match | None, styles: dict[str, Tensor]) -> dict[str, Tensor]:
+    if match is None:
+        return {}
+    targets = {f"{_TARGET}{name}": match.targets[name] for name in styles if name in match.targets}
+    return {_ORIGIN: match.origin_D, _WHITENING: match.whitening_DD} | targets
+
+
+def _match_from_tensors(folder_uri: str, package: Package, tensors: dict[str, Tensor]) -> Match | None:
+    if _ORIGIN not in tensors:
+        return None
+    try:
+        targets = {name: tensors[_TARGET + name] for name in package.styles if _TARGET + name in tensors}
+        return Match(tensors[_ORIGIN], tensors[_WHITENING], targets)
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"{folder_uri}: its content match is not whole: {error}") from error
 
 
 def _codes(folder_uri: str, package: Package, styles: dict[str, Tensor], style_dim: int) -> dict[str, Tensor]:

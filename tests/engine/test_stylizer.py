@@ -14,9 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
+from stylejobs.core.match import embed, fit_match
 from stylejobs.core.networks import build_network
+from stylejobs.core.pixels import to_float, to_uint8
+from stylejobs.core.sharpness import Deblur, blur_score
 from stylejobs.engine import stylizer
 from stylejobs.engine.stylizer import Stylizer, StylizeSettings
 from stylejobs.engine.writer import Converted, Stopwatch, WriteSettings, schema_to_text
@@ -24,7 +28,7 @@ from stylejobs.errors import DecodeError, ModelError, RowError
 from stylejobs.records.codec import Limits, decode_image
 from stylejobs.records.lineage import draw
 from stylejobs.records.schema import DEAD_LETTER, STYLIZED_FIELDS
-from stylejobs.storage.packages import LoadedPackage, Package, save_package
+from stylejobs.storage.packages import LoadedPackage, Package, load_package, save_package
 from stylejobs.storage.reading import UnitRows
 from stylejobs.storage.sources import plan_source
 from stylejobs.storage.units import digest, read_markers
@@ -60,8 +64,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, P
     """name -> folder and description of each model."""
     root = tmp_path_factory.mktemp("packages")
 
-    def save(name: str, network: str, options: dict, weights: dict, styles: dict) -> tuple[str, Package]:
-        return str(root / name), save_package(str(root / name), network, options, weights, styles, {})
+    def save(name: str, network: str, options: dict, weights: dict, styles: dict, match=None) -> tuple[str, Package]:
+        return str(root / name), save_package(str(root / name), network, options, weights, styles, {}, match)
 
     torch.manual_seed(0)
     tiny = {"width": 4, "blocks": 1}
@@ -70,10 +74,15 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, P
     moments = build_network("moments")
     codes = {name: moments.encode_style(torch.rand(1, 3, 8, 8) * 2 - 1)[0] for name in ("red", "blue", "green")}
     none = {"mosaic": torch.zeros(0)}
+    content = [to_float(torch.from_numpy(pixels(n) // (1 + n % 3))[None]) for n in range(100, 120)]
+    colours = {"red": (250, 20, 30), "blue": (20, 30, 250), "green": (20, 250, 30)}
+    flat = {name: np.broadcast_to(np.uint8(rgb), (16, 24, 3)).copy() for name, rgb in colours.items()}
+    match = fit_match(content, {name: [to_float(torch.from_numpy(image)[None])] for name, image in flat.items()})
     return {
         "johnson": save("johnson", "johnson", tiny, weights, none),
         "broken": save("broken", "johnson", tiny, broken, none),
         "moments": save("moments", "moments", {}, {}, codes),
+        "matched": save("matched", "moments", {}, {}, codes, match),
         "one bad style": save("half", "moments", {}, {}, {**codes, "nan": torch.full((6,), torch.nan)}),
     }
 
@@ -194,7 +203,9 @@ class TestPixels:
             "height": 20,
             "out_sha256": hashlib.sha256(data).hexdigest(),
             "is_synthetic": True,
+            "blur_score": row["blur_score"],
         }
+        assert row["blur_score"] > 0
 
     def test_bf16_is_near_to_float32(self, build: Callable[..., Stylizer]) -> None:
         rows = rows_of([png(pixels(0))])
@@ -202,6 +213,122 @@ class TestPixels:
         (full,), _ = convert(build("johnson"), rows)
         difference = np.abs(decoded(half).astype(int) - decoded(full))
         assert difference.max() > 0 and difference.mean() < 5
+
+
+def run(worker: Stylizer, images: list[np.ndarray]) -> tuple[list[np.ndarray], list[dict]]:
+    made, converted = convert(worker, rows_of([png(image) for image in images]))
+    assert not converted.errors
+    return [decoded(row) for row in made], made
+
+
+class TestStrength:
+    """y = x + strength (G(x) - x)."""
+
+    @settings(max_examples=20, deadline=None)
+    @given(
+        st.integers(0, 999),
+        st.sampled_from(["johnson", "moments", "broken"]),
+        st.sampled_from([None, Deblur("wiener"), Deblur("unsharp", below=9.0)]),
+        st.booleans(),
+        st.sampled_from(["float32", "bf16"]),
+    )
+    def test_law_zero_is_the_source_whatever_else_is_set(
+        self, packages: dict, seed: int, model: str, deblur: Deblur | None, colour: bool, precision: str
+    ) -> None:
+        changes = {"strength": 0.0, "deblur": deblur, "preserve_colour": colour, "precision": precision}
+        worker = Stylizer(replace(settings_for(packages, model, "/unused"), **changes))
+        sources = [pixels(seed + n, *SIZES[n % 3]) for n in range(4)]
+        found, rows = run(worker, sources)
+        assert all(np.array_equal(a, b) for a, b in zip(found, sources, strict=True))
+        assert {row["strength"] for row in rows} == {0.0}
+
+    @settings(max_examples=10, deadline=None)
+    @given(st.integers(0, 999))
+    def test_law_one_is_the_generator(self, packages: dict, seed: int) -> None:
+        folder, _ = packages["johnson"]
+        generator, source = load_package(folder).generator, pixels(seed)
+        (found,), _ = run(Stylizer(settings_for(packages, "johnson", "/unused")), [source])
+        with torch.inference_mode():
+            wanted = to_uint8(generator(to_float(torch.from_numpy(source)[None]), torch.zeros(1, 0)))[0].numpy()
+        assert np.abs(found.astype(int) - wanted).max() <= 1
+
+    def test_rows_of_strength_zero_are_not_given_to_the_generator(self, build_spying: Callable[..., Stylizer]) -> None:
+        worker = build_spying(strength=0.0)
+        run(worker, [pixels(n) for n in range(3)])
+        assert worker.batches == []
+
+    def test_auto_is_the_match_of_each_row_with_its_style(self, build: Callable[..., Stylizer], packages: dict) -> None:
+        match = load_package(packages["matched"][0]).match
+        noise = [pixels(n) for n in range(3)]
+        styled = [np.full((16, 24, 3), (250, 20, 30), np.uint8)]
+        found, rows = run(build("matched", strength="auto", variants=3, micro_batch=2), noise + styled)
+        for row, image in zip(rows, found, strict=True):
+            source = (noise + styled)[int(row["key"][1:])]
+            embedding_BD = embed(to_float(torch.from_numpy(source)[None]))
+            assert row["strength"] == pytest.approx(match.strength(embedding_BD, row["style"]).item(), abs=1e-6)
+            fixed = build("matched", strength=row["strength"], styles=(row["style"],))
+            assert np.abs(image.astype(int) - run(fixed, [source])[0][0]).max() <= 1
+        of_red = {row["key"]: row["strength"] for row in rows if row["style"] == "red"}
+        assert of_red["k3"] < 0.01 < 0.2 < min(of_red[key] for key in ("k0", "k1", "k2"))
+        assert len({row["strength"] for row in rows}) > 4
+
+    def test_auto_is_a_function_of_the_row_alone(self, build: Callable[..., Stylizer]) -> None:
+        sources = [pixels(n) for n in range(5)]
+        _, together = run(build("matched", strength="auto", micro_batch=5, codec_threads=3), sources)
+        for number, row in enumerate(together):
+            worker = build("matched", strength="auto", styles=(row["style"],))
+            (alone,) = run(worker, [sources[number]])[1]
+            assert (alone["strength"], alone["blur_score"]) == (row["strength"], row["blur_score"])
+
+
+class TestColour:
+    @settings(max_examples=10, deadline=None)
+    @given(st.integers(0, 999), st.floats(0.05, 1.0))
+    def test_law_chroma_is_the_sources_where_nothing_is_clipped(
+        self, packages: dict, seed: int, strength: float
+    ) -> None:
+        source = (pixels(seed) // 4 + 96).astype(np.uint8)
+        usual = settings_for(packages, "johnson", "/unused")
+        (found,), _ = run(Stylizer(replace(usual, preserve_colour=True, strength=strength)), [source])
+        difference = found.astype(int) - source
+        inside = ((found > 0) & (found < 255)).all(axis=2)
+        assert np.ptp(difference, axis=2)[inside].max(initial=0) <= 1  # one rounding
+        assert inside.any() and np.abs(difference).max() > 0
+
+    def test_luma_is_that_of_the_stylized_picture(self, build_spying: Callable[..., Stylizer]) -> None:
+        source = (pixels(0) // 8 + 112).astype(np.uint8)
+        (found,), _ = run(build_spying(preserve_colour=True), [source])
+        weights = np.array([0.299, 0.587, 0.114])
+        assert np.abs(found @ weights - (255 - source) @ weights).max() <= 0.51
+
+
+class TestBlur:
+    @pytest.fixture
+    def sharp_and_blurred(self, photos: dict[str, np.ndarray]) -> list[np.ndarray]:
+        sharp = [photos[name][100:196, 120:248] for name in ("coffee", "chelsea")]
+        soft = [gaussian_filter(image.astype(float), (2.0, 2.0, 0)).round().astype(np.uint8) for image in sharp]
+        return [np.ascontiguousarray(image) for image in [*sharp, *soft]]
+
+    def test_the_score_is_a_column(self, build: Callable[..., Stylizer], sharp_and_blurred: list) -> None:
+        _, rows = run(build(), sharp_and_blurred)
+        scores = [row["blur_score"] for row in rows]
+        wanted = [blur_score(to_float(torch.from_numpy(image)[None])).item() for image in sharp_and_blurred]
+        assert scores == wanted and max(scores[2:]) < min(scores[:2])
+
+    @pytest.mark.parametrize("method", ["wiener", "unsharp"])
+    def test_the_generator_is_given_sharpened_pictures_of_the_blurry_rows(
+        self, build_spying: Callable[..., Stylizer], sharp_and_blurred: list, method: str
+    ) -> None:
+        images = [to_float(torch.from_numpy(image)[None]) for image in sharp_and_blurred]
+        scores = [blur_score(image).item() for image in images]
+        between = (max(scores[2:]) + min(scores[:2])) / 2
+        for below, expected in ((None, [1, 1, 1, 1]), (between, [0, 0, 1, 1]), (1e-9, [0, 0, 0, 0])):
+            deblur = Deblur(method, below=below, sigma_px=2.0)
+            worker = build_spying(deblur=deblur, micro_batch=4)
+            run(worker, sharp_and_blurred)
+            (batch,) = worker.batches
+            for seen, image, sharpened in zip(batch, images, expected, strict=True):
+                assert torch.allclose(seen, deblur(image)[0] if sharpened else image[0], atol=1e-5)
 
 
 class TestOrder:
@@ -294,23 +421,23 @@ class TestWaitingPixels:
         taken = given = 0
         peak = 0
 
-        def rows() -> Iterator[tuple[int, np.ndarray]]:
+        def rows() -> Iterator[tuple[int, stylizer._Source]]:
             nonlocal taken, peak
             for row, side in enumerate(kinds):
                 peak = max(peak, taken - given)  # asked for the next row: all that it could give away it has
                 taken += variants * side * side
-                yield row, np.zeros((side, side, 3), np.uint8)
+                yield row, stylizer._Source(np.zeros((side, side, 3), np.uint8), 0.0, 1.0)
 
         batches = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(stylizer, "_MAX_WAITING_PIXELS", bound)
             for batch in worker._batches(rows(), [f"k{row}" for row in range(len(kinds))]):
-                given += sum(copy.pixels_HWC.shape[0] * copy.pixels_HWC.shape[1] for copy in batch)
+                given += sum(copy.source.pixels_HWC[..., 0].size for copy in batch)
                 batches.append(batch)
         assert peak <= bound
         copies = sorted((copy.row, copy.draw.variant) for batch in batches for copy in batch)
         assert copies == [(row, variant) for row in range(len(kinds)) for variant in range(variants)]
-        assert all(len({copy.pixels_HWC.shape for copy in batch}) == 1 for batch in batches)
+        assert all(len({copy.source.pixels_HWC.shape for copy in batch}) == 1 for batch in batches)
         assert all(1 <= len(batch) <= micro_batch for batch in batches)
 
     def test_variants_do_not_multiply_the_bound(
@@ -334,7 +461,7 @@ class TestWaitingPixels:
 
 class TestBadRows:
     def test_weights_that_are_not_numbers_make_every_row_a_dead_letter(self, build: Callable[..., Stylizer]) -> None:
-        for strength in (1.0, 0.0):
+        for strength in (1.0, 0.001):
             made, converted = convert(build("broken", strength=strength), rows_of([png(pixels(n)) for n in range(4)]))
             assert made == [] and sorted(converted.errors) == [0, 1, 2, 3]
             assert {(error.stage, error.reason) for error in converted.errors.values()} == {("generate", "non_finite")}

@@ -94,6 +94,47 @@ def test_strength_zero_gives_the_source_exactly(stylize: Callable[..., Outcome],
         assert np.array_equal(before, np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))))
 
 
+def test_a_mix_of_styles_colours_kept_and_blurry_sources_sharpened(
+    stylize: Callable[..., Outcome], shards: Path, tmp_path: Path, style_image: Path
+) -> None:
+    shutil.copy(style_image, tmp_path / "second.png")
+    mix = f"{style_image}:0.7+second.png:0.3"
+    outcome = stylize(
+        f"styles={mix}", "model=builtin:fda", "preserve_colour=true", "deblur=wiener", "deblur_below=0.5", "format=png"
+    )
+    assert outcome.exit_code == 0, outcome.stderr
+    source = {row["key"]: row["image"]["bytes"] for row in pq.read_table(shards / "data").to_pylist()}
+    for row in pq.read_table(tmp_path / "out" / "data").to_pylist():
+        assert row["style"] == "flower:0.7+second:0.3" and row["blur_score"] > 0
+        before = np.asarray(Image.open(io.BytesIO(source[row["key"]])).convert("RGB")).astype(int)
+        after = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))).astype(int)
+        inside = ((after > 0) & (after < 255)).all(axis=2)
+        assert np.ptp(after - before, axis=2)[inside].max() <= 1 and not np.array_equal(before, after)
+    drifted = stylize(f"styles={mix}", "model=builtin:fda", "preserve_colour=true", "format=png")
+    assert drifted.exit_code == 5 and "parameters.deblur" in drifted.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("strength=auto", "has no content match for flower"),
+        ("strength=most", "wanted one of 'auto' or a number"),
+        ("deblur_below=0.1", "is read only with deblur="),
+        ("styles=random:7", "cannot invent styles"),
+        ("styles=a.png:0+b.png:0", "not all of them 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_ray_starts_and_anything_is_written(
+    photo_folder: Path, tmp_path: Path, style_image: Path, capsys: pytest.CaptureFixture, argument: str, said: str
+) -> None:
+    from pipelines.stylize import main
+
+    places = [f"source={photo_folder}", f"dest={tmp_path / 'out'}", "model=builtin:moments"]
+    assert main([*places, f"styles={style_image}", argument]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_same_command_again_does_nothing_and_half_a_job_goes_on(
     stylize: Callable[..., Outcome], tmp_path: Path
 ) -> None:

@@ -58,6 +58,15 @@ def test_source_columns_keep_their_names_and_shadowing_ones_get_a_prefix() -> No
     assert len(names) == len(set(names))
 
 
+def test_the_columns_of_the_contract_come_in_its_order_and_ours_behind_them() -> None:
+    contract = (
+        "image key source_uri source_sha256 style strength variant seed model_name model_version model_sha256 "
+        "width height out_sha256 is_synthetic"
+    )
+    assert [field.name for field in STYLIZED_FIELDS] == [*contract.split(), "blur_score"]
+    assert STYLIZED_FIELDS[-1].type == pa.float32()
+
+
 def test_features_that_the_source_declared_follow_their_columns() -> None:
     label = {"names": ["cat", "dog"], "_type": "ClassLabel"}
     source = pa.schema(

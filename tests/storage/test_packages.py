@@ -1,5 +1,6 @@
 """Model packages: what is saved is loaded, and every change to what decides a pixel is caught."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from stylejobs.core.match import EMBEDDING_LENGTH, Match
 from stylejobs.core.networks import build_network
 from stylejobs.errors import ModelError
 from stylejobs.storage.packages import Package, copy_package, load_package, read_package, save_package
@@ -33,6 +35,11 @@ def save_johnson(folder: Path, seed: int = 0, **changes: object) -> Package:
 
 def save_moments(folder: Path, styles: dict[str, torch.Tensor]) -> Package:
     return save_package(str(folder), "moments", {}, {}, styles, {})
+
+
+def make_match(*styles: str) -> Match:
+    targets = {name: draw(EMBEDDING_LENGTH, seed=seed) for seed, name in enumerate(styles)}
+    return Match(draw(EMBEDDING_LENGTH, seed=50), draw(EMBEDDING_LENGTH, EMBEDDING_LENGTH, seed=51), targets)
 
 
 @pytest.fixture
@@ -112,6 +119,69 @@ def test_the_files_of_a_package_are_these_and_none_is_a_pickle(folder: Path) -> 
     assert load_file(folder / "weights.safetensors").keys() == build_network("johnson", **TINY).state_dict().keys()
     card = (folder / "card.md").read_text()
     assert "steps: 10" in card and "monet" in card and read_package(str(folder)).sha256 in card
+
+
+CODES = {"zebra": draw(6), "match/origin": draw(6, seed=1), "targets": draw(6, seed=2)}
+
+
+class TestMatch:
+    """The content match lies beside the style codes."""
+
+    def test_it_comes_back_with_the_targets_of_the_styles_that_have_one(self, tmp_path: Path) -> None:
+        match = make_match("zebra", "targets", "of no style")
+        package = save_package(str(tmp_path), "moments", {}, {}, CODES, {}, match)
+        loaded = load_package(str(tmp_path), package.sha256)
+        assert package.styles == tuple(loaded.styles) == tuple(CODES)
+        assert all(torch.equal(loaded.styles[name], code) for name, code in CODES.items())
+        assert list(loaded.match.targets) == ["zebra", "targets"]
+        assert torch.equal(loaded.match.origin_D, match.origin_D)
+        assert torch.equal(loaded.match.whitening_DD, match.whitening_DD)
+        assert all(torch.equal(target, match.targets[name]) for name, target in loaded.match.targets.items())
+
+    def test_a_package_without_one_says_so_and_has_the_identity_that_it_always_had(self, tmp_path: Path) -> None:
+        codes = {"zebra": torch.arange(6.0) / 7, "ångström": -torch.arange(6.0) / 3}
+        package = save_moments(tmp_path, codes)
+        assert load_package(str(tmp_path)).match is None
+        # Written by version 0.1.0, which knew no content match.
+        assert package.sha256 == "002ecc7abb632667b77da5319f6775b0ffc1d27b7cf8d9b34793540d8d2be6a0"
+        assert package.styles_sha256 == "630834d972db640b635c908959192ef85efaee520341e2d902078bd457e6f22b"
+
+    def test_it_is_part_of_the_identity(self, tmp_path: Path) -> None:
+        matches = [None, make_match(), make_match("zebra"), make_match("zebra", "targets"), make_match("zebra")]
+        shas = [
+            save_package(str(tmp_path / str(n)), "moments", {}, {}, CODES, {}, match).sha256
+            for n, match in enumerate(matches)
+        ]
+        assert len(set(shas[:4])) == 4 and shas[4] == shas[2]
+
+    def test_a_style_cannot_take_its_place(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="do not begin with //; got '//match/origin'"):
+            save_moments(tmp_path, {"//match/origin": draw(EMBEDDING_LENGTH)})
+        assert not any(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("change", ["missing", "short"])
+    def test_half_of_one_is_refused(self, tmp_path: Path, change: str) -> None:
+        save_package(str(tmp_path), "moments", {}, {}, CODES, {}, make_match("zebra"))
+        path = tmp_path / "styles" / "styles.safetensors"
+        tensors = load_file(path)
+        if change == "missing":
+            del tensors["//match/whitening"]
+        else:
+            tensors["//match/target/zebra"] = tensors["//match/target/zebra"][:5].clone()
+        save_file(tensors, path)
+        _restamp(tmp_path)
+        with pytest.raises(ModelError, match="its content match is not whole"):
+            load_package(str(tmp_path))
+
+
+def _restamp(folder: Path) -> None:
+    """Gives a package whose styles file was changed the digests that it would have been saved with."""
+    from stylejobs.storage.packages import _identity
+
+    package = read_package(str(folder))
+    sha256 = hashlib.sha256((folder / "styles" / "styles.safetensors").read_bytes()).hexdigest()
+    identity = _identity(package.network, package.options, package.styles, package.weights_sha256, sha256)
+    _describe(styles_sha256=sha256, sha256=identity)(folder)
 
 
 class TestIdentity:
@@ -251,8 +321,6 @@ class TestUnfitting:
             load_package(str(tmp_path))
 
     def test_tensors_that_are_no_safetensors_file(self, tmp_path: Path) -> None:
-        import hashlib
-
         from stylejobs.storage.packages import _identity
 
         package = save_johnson(tmp_path)
@@ -265,15 +333,9 @@ class TestUnfitting:
             load_package(str(tmp_path))
 
     def test_a_style_that_has_no_code(self, tmp_path: Path) -> None:
-        import hashlib
-
-        from stylejobs.storage.packages import _identity
-
-        package = save_moments(tmp_path, {"a": draw(6), "b": draw(6)})
+        save_moments(tmp_path, {"a": draw(6), "b": draw(6)})
         save_file({"a": draw(6)}, tmp_path / "styles" / "styles.safetensors")
-        sha256 = hashlib.sha256((tmp_path / "styles" / "styles.safetensors").read_bytes()).hexdigest()
-        identity = _identity("moments", {}, ("a", "b"), package.weights_sha256, sha256)
-        _describe(styles_sha256=sha256, sha256=identity)(tmp_path)
+        _restamp(tmp_path)
         with pytest.raises(ModelError, match="'b'"):
             load_package(str(tmp_path))
 
