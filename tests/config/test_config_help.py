@@ -19,9 +19,11 @@ def test_help_names_every_key_with_its_description(verb: str):
 @pytest.mark.parametrize(
     ("verb", "key", "line"),
     [
-        ("train", "method", "fast; REQUIRED"),
+        ("train", "method", "cyclegan|cut|fastcut|stargan|fast|fst|content_gan|exemplar|adain; REQUIRED"),
         ("train", "size_px", "whole number >= 32, <= 4096, multiple of 4; default 256"),
-        ("train", "optim.lr", "number > 0, <= 1; default 0.001"),
+        ("train", "optim.lr", "number > 0, <= 1|none; default none"),
+        ("train", "recipe.adapters", "true|false|none; default none"),
+        ("train", "recipe.phases", "list a,b|none; default none"),
         ("train", "use_gpu", "true|false; default false"),
         ("train", "backbone.style_layers", "list a,b|none; default none"),
         ("train", "backbone.sha256", "text of 64 lower-case hexadecimal digits|none; default none"),

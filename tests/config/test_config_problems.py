@@ -35,12 +35,15 @@ def test_all_problems_at_once_as_printed():
     assert caught.value.exit_code == 2
     assert str(caught.value).splitlines() == [
         "7 config problem(s)",
-        "  loss.style_wieght  unknown key of train; did you mean 'loss.style'?   [job.yaml:4]",
+        "  loss.style_wieght  unknown key of train; did you mean 'loss.style_kind'?   [job.yaml:4]",
         "  lr                 unknown key of train; did you mean 'optim.lr'?   [override lr=]",
-        "  content            required, not set: Image shards to train on [local path or s3:// URI]",
+        "  content            required, not set: Images to train on: image shards, Parquet, folder, "
+        "WebDataset [path or s3:// URI]",
         "  name               wanted letters, digits and . _ -, first a letter or digit; got 'a/b'   [override name=]",
         "  steps              wanted a whole number; got 'many'   [job.yaml:5]",
-        "  generator.name     wanted one of 'johnson'; got 'jonson'; did you mean 'johnson'?   [job.yaml:2]",
+        "  generator.name     wanted one of 'resnet', 'encoder_decoder', 'johnson', 'label_conditioned', "
+        "'style_modulated', 'attention_recurrent', 'adain', 'exemplar'; got 'jonson'; did you mean 'johnson'?   "
+        "[job.yaml:2]",
         "  optim.lr           wanted > 0.0; got '-1e-3'   [override optim.lr=]",
     ]
 

