@@ -63,14 +63,8 @@ def bootstrap_interval(
             "wanted samples of at least 2 images, confidence in (0, 1) and at least 100 resamples; "
             f"got {list(sizes)}, {confidence} and {num_resamples}"
         )
-    rng = torch.Generator().manual_seed(seed)
     value = statistic(*(torch.arange(size)[None] for size in sizes))
-    at_once = max(1, _MAX_DRAWS // sum(sizes))
-    parts = []
-    for first in range(0, num_resamples, at_once):
-        count = min(at_once, num_resamples - first)
-        parts.append(statistic(*(torch.randint(size, (count, size), generator=rng) for size in sizes)))
-    resampled_R = torch.cat(parts).to("cpu", torch.float64)
+    resampled_R = _resample(statistic, sizes, num_resamples, seed)
     if value.shape != (1,) or resampled_R.shape != (num_resamples,):
         raise ValueError(f"wanted one number a resample; for one the statistic gave {list(value.shape)}: reduce to [R]")
     if not (resampled_R.isfinite().all() and value.isfinite().all()):
@@ -78,6 +72,17 @@ def bootstrap_interval(
     tail = (1.0 - confidence) / 2.0
     low, high = torch.quantile(resampled_R, torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
     return Interval(value.item(), low, high)
+
+
+def _resample(statistic: Callable[..., Tensor], sizes: Sequence[int], num_resamples: int, seed: int) -> Tensor:
+    """The statistic of `num_resamples` draws, as many at once as memory allows: [num_resamples], float64."""
+    rng = torch.Generator().manual_seed(seed)
+    at_once = max(1, _MAX_DRAWS // sum(sizes))
+    parts = []
+    for first in range(0, num_resamples, at_once):
+        count = min(at_once, num_resamples - first)
+        parts.append(statistic(*(torch.randint(size, (count, size), generator=rng) for size in sizes)))
+    return torch.cat(parts).to("cpu", torch.float64)
 
 
 def mean_interval(values_SN: Tensor, confidence: float = 0.95, num_resamples: int = 1000, seed: int = 0) -> Interval:

@@ -71,7 +71,8 @@ def build(settings: TrainSettings) -> Method:
     backbone = None
     if settings.backbone is not None:
         weights = read_backbone_weights(settings.backbone["weights"], settings.backbone["sha256"])
-        backbone = build_backbone(settings.backbone["name"], weights)
+        wide = settings.options.get("content_kind") == "fc6_fc7"
+        backbone = build_backbone(settings.backbone["name"], weights, wide_layers=wide)
     style_images = {
         name: read_picture(data, settings, settings.style_size_px) for name, data in settings.style_images.items()
     }

@@ -26,10 +26,11 @@ from stylejobs.errors import ModelError, SourceError, StyleError, UsageError
 from stylejobs.storage import locations
 
 if TYPE_CHECKING:
+    from stylejobs.engine.datasets import CropSettings
     from stylejobs.engine.train_settings import TrainSettings
 
 _FULL_RATE_BATCH = 8
-_NUM_CONTENT_IMAGES = 64
+_NUM_CONTENT_IMAGES = 128
 _NUM_STYLE_IMAGES = 24
 _NUM_FAST_STYLE_IMAGES = 64
 _LEARN_DOMAINS = ("cyclegan", "cut", "fastcut", "stargan", "content_gan", "exemplar")
@@ -141,16 +142,12 @@ def _check_backbone(config: TrainConfig, settings: "TrainSettings") -> None:
 
 def _settings(config: TrainConfig, content: TrainingSet, style: TrainingSet, package_uri: str) -> "TrainSettings":
     from stylejobs.core.methods import METHODS, PRESETS
-    from stylejobs.engine.datasets import CropSettings
     from stylejobs.engine.train_settings import TrainSettings
 
     limits = limits_of(config.limits)
     method = METHODS[PRESETS.get(config.method, (config.method, {}))[0]]
     most = _NUM_FAST_STYLE_IMAGES if config.method == "fast" else _NUM_STYLE_IMAGES
     style_images = sample_images(style, limits, most, evenly=True)
-    *styles, content_name = unique_names(
-        [*(style.names[number] for number in sorted(style.names)), content.names[0]], folders=False
-    )
     values = flatten(config)
     global_batch = config.workers * config.batch
     return TrainSettings(
@@ -162,17 +159,9 @@ def _settings(config: TrainConfig, content: TrainingSet, style: TrainingSet, pac
         style_images=dict(zip(unique_names(list(style_images)), style_images.values(), strict=True)),
         style_size_px=config.style_size_px,
         content_images=tuple(sample_images(content, limits, _NUM_CONTENT_IMAGES, evenly=False).values()),
-        domains=(content_name, *styles),
+        domains=_domains(content, style),
         num_images=config.steps * global_batch,
-        crops=CropSettings(
-            size_px=config.size_px,
-            batch=config.batch,
-            seed=config.seed,
-            limits=limits,
-            keep=tuple(planned.role for planned in (content, style) if planned.fits_in_memory),
-            domains=len(style.names),
-            decode_threads=max(1, round(config.worker_cpus)),
-        ),
+        crops=_crops(config, content, style),
         seed=config.seed,
         package_uri=package_uri,
         training={
@@ -191,6 +180,27 @@ def _settings(config: TrainConfig, content: TrainingSet, style: TrainingSet, pac
         threads=config.threads,
         sample_every=config.sample_every,
         log_every=config.log_every,
+    )
+
+
+def _domains(content: TrainingSet, style: TrainingSet) -> tuple[str, ...]:
+    """Names of the domains in the order of their numbers, no two the same."""
+    styles = [style.names[number] for number in sorted(style.names)]
+    *styles, content_name = unique_names([*styles, content.names[0]], folders=False)
+    return content_name, *styles
+
+
+def _crops(config: TrainConfig, content: TrainingSet, style: TrainingSet) -> "CropSettings":
+    from stylejobs.engine.datasets import CropSettings
+
+    return CropSettings(
+        size_px=config.size_px,
+        batch=config.batch,
+        seed=config.seed,
+        limits=limits_of(config.limits),
+        keep=tuple(planned.role for planned in (content, style) if planned.fits_in_memory),
+        domains=len(style.names),
+        decode_threads=max(1, round(config.worker_cpus)),
     )
 
 

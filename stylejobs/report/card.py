@@ -26,6 +26,7 @@ COLUMN_MEANINGS = {
     "height": "height of the stylized image in pixels",
     "out_sha256": "SHA-256 of the stylized image's bytes",
     "is_synthetic": "true: a machine made this image",
+    "blur_score": "how sharp the source was: variance of the Laplacian at one size and contrast; low is blurry",
 }
 FROM_SOURCE = "from the source, unchanged"
 # Line breaks to YAML but not to JSON, and characters that YAML forbids; all can be written as one four-digit escape.

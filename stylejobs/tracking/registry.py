@@ -207,7 +207,14 @@ def _write_pyfunc(path: str, package_path: str, code_path: str, logged: "LoggedM
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     images = Schema([ColSpec("binary", "image")])
-    params = ParamSchema([ParamSpec("style", "string", ""), ParamSpec("format", "string", "jpeg")])
+    params = ParamSchema(
+        [
+            ParamSpec("style", "string", ""),
+            ParamSpec("format", "string", "jpeg"),
+            ParamSpec("strength", "double", 1.0),
+            ParamSpec("preserve_colour", "boolean", False),
+        ]
+    )
     described = Model(
         artifact_path=logged.artifact_location,
         model_uuid=logged.model_id,

@@ -77,7 +77,7 @@ def perceptual_loss(backbone: Backbone, stylized_BCHW: Tensor, content_BCHW: Ten
 
     Differs from paper: the mean over layers, so that their number does not change the weight.
     Source: Johnson, Alahi & Fei-Fei 2016, arXiv:1603.08155, equation 2; wide layers: Dosovitskiy & Brox 2016,
-    arXiv:1602.02644, equation 3.
+    arXiv:1602.02644, section 3.
     """
     if not layers:
         raise ValueError(f"wanted at least one layer out of {', '.join(backbone.layers)}; got none")

@@ -123,7 +123,7 @@ def gaussian_wasserstein(features_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
     Raises:
         ValueError: other channels, or neither one target nor one for every row.
 
-    Source: Dowson & Landau 1982, doi:10.1016/0047-259X(82)90077-X, equation 4.
+    Source: Dowson & Landau 1982, doi:10.1016/0047-259X(82)90077-X.
     Differs from paper: divided by C, so that one weight serves layers of any width.
     """
     features_BCN, target_BCN = _flatten_pair(features_BCHW, target_BCHW)
