@@ -127,11 +127,11 @@ class Training:
             return
         accuracies = [value.float() for name, value in taken.signals.items() if name.startswith("accuracy")]
         accuracy = self._agree(torch.stack(accuracies).mean()) if accuracies else None
-        diversity = None
-        if "stylized" in step.kept:
+        diversity, finite = None, taken.non_finite is None
+        # What is not a number would stay in the window, and be repaired again at every step until it is forgotten.
+        if finite and "stylized" in step.kept:
             diversity = self._diversity.add(step.batch["content"], step.kept["stylized"])
             diversity = None if diversity is None else self._agree(torch.tensor(diversity))
-        finite = taken.non_finite is None
         for event in self._repairer.observe(self.images_seen, accuracy, diversity, finite):
             pull_to(self._method.generator, self._ema.state_dict(), event.pull)
             numbers = {"pull": event.pull, "critic_rate": event.critic_rate, "augment": event.augment}
