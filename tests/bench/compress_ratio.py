@@ -99,7 +99,7 @@ def main() -> None:
         student = build_network("johnson", **{**options, **changed})
         student.load_state_dict(state)
         show(f"pruned {pruned_percent}%, not distilled", student)
-        distill(student, original, lessons, DISTILL_STEPS, learning_rate=3e-4)
+        distill(student, original, lessons, DISTILL_STEPS)
         student.eval().requires_grad_(False)
         show(f"pruned {pruned_percent}%, distilled", student)
         show(f"pruned {pruned_percent}%, distilled, int8", quantise(student, calibration))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylejobs.core.methods import Ingredients, Stargan, Step, build_method, moment_at, take_step
+from stylejobs.core.methods import Ingredients, Phase, Stargan, Step, build_method, moment_at, take_step
 
 DOMAINS = ("photo", "monet", "ukiyoe")
 NETWORKS = {"width": 4, "blocks": 1}
@@ -121,8 +121,14 @@ def test_targets_are_drawn_from_all_domains():
     assert torch.equal(own.sum(dim=0), torch.tensor([40.0, 40.0, 20.0]))
 
 
-def test_twenty_steps_lower_the_objective():
-    method = build(critic_steps=1, learning_rate=2e-3)
+@pytest.mark.parametrize(
+    ("player", "terms"),
+    [("generator", ("reconstruction", "total/generator")), ("critic", ("critic_classification", "total/critic"))],
+)
+def test_twenty_steps_lower_the_objective(player, terms):
+    """Of each player against the other as it is: together, what one wins the other loses."""
+    method = build(learning_rate=2e-3)
+    method.phases = (Phase("alone", 1.0, (player,)),)
     optimizers, batch = method.build_optimizers(method.networks), make_step(method).batch
     batch |= {"content": batch["content"] * 0.3 - 0.5, "style": batch["style"] * 0.3 + 0.5}
     found = []
@@ -130,9 +136,8 @@ def test_twenty_steps_lower_the_objective():
         # The same draws in each step, so that losses can be compared.
         moment = moment_at(method.phases, number, 0, 100, torch.Generator().manual_seed(0))
         found.append(take_step(method, method.networks, optimizers, Step(batch, moment)).losses)
-    factors = {"reconstruction": 0.8, "total/generator": 0.8, "total/critic": 0.95, "critic_classification": 1.0}
-    for name, factor in factors.items():
-        assert found[-1][name] < factor * found[0][name], name
+    for name in terms:
+        assert found[-1][name] < 0.9 * found[0][name], name
 
 
 def test_without_its_weight_there_is_no_gradient_penalty():

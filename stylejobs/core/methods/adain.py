@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from stylejobs.core.losses.consistency import total_variation
 from stylejobs.core.losses.content import feature_loss
 from stylejobs.core.methods.fast import check_perceptual
-from stylejobs.core.methods.judges import StyleJudge
+from stylejobs.core.methods.judges import StyleJudge, scale_to_target
 from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn
 from stylejobs.core.methods.schedule import InverseDecay, Phase
 from stylejobs.core.networks import build_network
@@ -109,10 +109,10 @@ class Painter:
         target_BCHW = networks.get("transform", self._generator.transform)(features_BCHW, code_BD)
         stylized_BCHW = networks["decoder"](target_BCHW, content_BCHW.shape[-2:])
         step.kept["stylized"] = stylized_BCHW.detach()
-        energy = target_BCHW.detach().float().square().mean().clamp_min(1e-12)
+        found_BCHW = encoder(stylized_BCHW)
         return Turn(
             {
-                "content": feature_loss(encoder(stylized_BCHW), target_BCHW.detach()) / energy,
+                "content": feature_loss(*scale_to_target(found_BCHW, target_BCHW.detach())),
                 "style": self._judge(stylized_BCHW, style_BCHW, step.moment.rng),
                 "tv": total_variation(stylized_BCHW),
             }

@@ -1,7 +1,6 @@
 """Judges of content and style by name: which loss, on which layers of which frozen network."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from stylejobs.core.backbone import Backbone
 from stylejobs.core.choices import choose
 from stylejobs.core.losses.content import feature_loss, l1_loss
+from stylejobs.core.losses.precision import widen
 from stylejobs.core.losses.style import (
     gaussian_wasserstein,
     gram_distance,
@@ -29,18 +29,22 @@ def _gram(features_BCHW: Tensor, target_BCHW: Tensor, rng: torch.Generator) -> T
     return gram_distance(gram_matrix(features_BCHW), gram_matrix(target_BCHW))
 
 
+def scale_to_target(features_BCHW: Tensor, target_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Both over the root mean square of the row's target: a squared loss of them is relative to the target's energy.
+
+    So one weight serves every layer and backbone. Row by row, so that a loss stays a mean over rows. Float32 or wider.
+    """
+    target_BCHW = widen(target_BCHW)
+    rms_B111 = target_BCHW.detach().square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
+    return widen(features_BCHW) / rms_B111, target_BCHW / rms_B111
+
+
 def _relative(loss: Callable[[Tensor, Tensor], Tensor]) -> _FeatureLoss:
-    """The loss over the mean square of the target, so that one weight serves every layer and backbone."""
-
-    def judge(features_BCHW: Tensor, target_BCHW: Tensor, rng: torch.Generator) -> Tensor:
-        return loss(features_BCHW, target_BCHW) / target_BCHW.float().square().mean().clamp_min(1e-12)
-
-    return judge
+    return lambda features_BCHW, target_BCHW, rng: loss(*scale_to_target(features_BCHW, target_BCHW))
 
 
 def _sliced(features_BCHW: Tensor, target_BCHW: Tensor, rng: torch.Generator) -> Tensor:
-    loss = partial(sliced_wasserstein, num_projections=_NUM_PROJECTIONS, rng=rng)
-    return _relative(loss)(features_BCHW, target_BCHW, rng)
+    return sliced_wasserstein(*scale_to_target(features_BCHW, target_BCHW), _NUM_PROJECTIONS, rng)
 
 
 STYLE_KINDS: dict[str, _FeatureLoss] = {
@@ -55,8 +59,8 @@ STYLE_KINDS: dict[str, _FeatureLoss] = {
 class ContentJudge(nn.Module):
     """How far an image is from its content image, by kind.
 
-    `l1`, `l2`: mean |y - x|, mean (y - x)^2 of pixels in [-1, 1]. `perceptual`: mean (f(y) - f(x))^2 / mean f(x)^2
-    at `layer`. `fc6_fc7`: the same, mean over the two wide layers of a VGG classifier, from its whole weights file.
+    `l1`, `l2`: mean |y - x|, mean (y - x)^2 of pixels in [-1, 1]. `perceptual`: mean (f(y) - f(x))^2 / mean f(x)^2 at
+    `layer`, row by row. `fc6_fc7`: the same, mean over the two wide layers of a VGG, from its whole weights file.
 
     Args:
         kind: one of `CONTENT_KINDS`.
@@ -87,8 +91,8 @@ class ContentJudge(nn.Module):
         with torch.no_grad():
             targets = self.backbone(content_BCHW, self.layers)
         found = self.backbone(stylized_BCHW, self.layers)
-        energies = {layer: target.float().square().mean().clamp_min(1e-12) for layer, target in targets.items()}
-        return torch.stack([feature_loss(found[layer], targets[layer]) / energies[layer] for layer in found]).mean()
+        losses = [feature_loss(*scale_to_target(found[layer], targets[layer])) for layer in self.layers]
+        return torch.stack(losses).mean()
 
 
 class StyleJudge(nn.Module):
