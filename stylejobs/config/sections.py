@@ -130,7 +130,9 @@ class Session(Section):
     """How Ray starts when it starts in this process; a cluster at RAY_ADDRESS keeps its own sizes."""
 
     num_cpus: int | None = Field(
-        None, ge=1, description="Logical CPUs of a Ray started in this process; none = all of the machine [CPUs]"
+        None,
+        ge=1,
+        description="Logical CPUs of a Ray started in this process; none = the machine's, for train at least what it needs [CPUs]",
     )
     object_store_mb: int | None = Field(
         None, ge=80, description="Object store of a Ray started in this process; none = Ray's own choice [MB]"

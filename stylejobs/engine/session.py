@@ -18,6 +18,9 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Ray's C++ side prints to our stderr what belongs in its own log files, such as that actors have arguments.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Ray starts its workers at niceness 15. On a machine with anything else to do they then hardly run: a training was
+    # seen to import torch for five minutes. The workers are the job, so they are as important as the command.
+    "RAY_worker_niceness": "0",
 }
 _START_ATTEMPTS = 3
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,7 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
     """
     from stylejobs.engine.train_settings import build
 
+    _check_cpus(config)
     content = plan_content(config.content, config.image_column)
     style = plan_style(config.style, config.image_column, _reads_labels(config))
     run_id = uuid.uuid4().hex[:12]
@@ -218,9 +220,24 @@ def train(config: TrainConfig, plan: TrainingPlan) -> Trained:
     with MlflowTracker.start(config.experiment, config.run_name or f"train {config.name}", tags) as tracker:
         rows = {f"{role}_rows": planned.source.num_rows for role, planned in plan.sets.items()}
         tracker.log_params({**config.model_dump(mode="json"), **rows})
-        with ray_session(config.cluster.num_cpus, config.cluster.object_store_mb):
+        with ray_session(config.cluster.num_cpus or _enough_cpus(config), config.cluster.object_store_mb):
             summary = _fit(config, plan, (tracker.uri, tracker.run_id))
     return Trained(plan.package_uri, summary, tracker.run_id, tracker.url)
+
+
+def _enough_cpus(config: TrainConfig) -> int:
+    """Logical CPUs of a Ray that starts here: all of the machine, and never fewer than workers and readers need."""
+    return max(os.cpu_count() or 1, math.ceil(config.workers * config.worker_cpus) + 2)
+
+
+def _check_cpus(config: TrainConfig) -> None:
+    """Workers hold their CPUs for the whole run: without one beside them, nothing would ever read an image."""
+    held, given = config.workers * config.worker_cpus, config.cluster.num_cpus
+    if given is not None and given < held + 1:
+        raise UsageError(
+            f"cluster.num_cpus={given}: {config.workers} workers hold {held:g} CPUs, which leaves none to read images; "
+            f"wanted at least {math.ceil(held) + 1}, or leave it out"
+        )
 
 
 def _fit(config: TrainConfig, plan: TrainingPlan, tracking: tuple[str, str]) -> dict:

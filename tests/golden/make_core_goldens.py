@@ -7,6 +7,7 @@ test_core_goldens.py on other machines, whose kernels may sum in another order.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -186,6 +187,36 @@ def stargan_losses() -> list[float]:
     return curve(build_method("stargan", ingredients), ("total/generator", "total/critic"))
 
 
+def judged(generator: dict[str, Any], critic: dict[str, Any] | None = None) -> Ingredients:
+    """With a random backbone and one style image."""
+    return Ingredients(generator, critic or {}, build_random_backbone(0), {"waves": picture(48, 48, 1.1)})
+
+
+def adain_losses() -> list[float]:
+    return curve(build_method("adain", judged({"width_scale": 0.1}), learning_rate=2e-4), ("total/decoder",))
+
+
+def exemplar_losses() -> list[float]:
+    """Ten steps of the critic, with the exemplars' generator in every other one, then ten of the decoder."""
+    generator = {"latent": 8, "width": 4, "size_px": 32, "width_scale": 0.1}
+    method = build_method("exemplar", judged(generator, {"width": 4}), critic_steps=2, learning_rate=3e-4)
+    return curve(method, ("total/critic", "total/exemplars", "total/decoder"))
+
+
+def fst_losses() -> list[float]:
+    """All nine phases."""
+    ingredients = judged({"width": 4, "steps": 2}, {"width": 4, "layers": 2})
+    method = build_method("fst", ingredients, phases=(0.3, 0.3, 0.4))
+    return curve(method, ("total/encoder", "total/decoder", "total/interpolation", "total/critic"))
+
+
+def content_gan_losses() -> list[float]:
+    """Five steps of the generator, five of the critic, ten of both."""
+    ingredients = judged({"width": 4, "blocks": 1}, {"width": 4, "layers": 2})
+    method = build_method("content_gan", ingredients, phases=(0.25, 0.25, 0.5))
+    return curve(method, ("total/generator", "total/critic"))
+
+
 def make() -> dict[str, list[float]]:
     return {
         "johnson_output": johnson_output(),
@@ -204,6 +235,10 @@ def make() -> dict[str, list[float]]:
         "cyclegan_losses": cyclegan_losses(),
         "cut_losses": cut_losses(),
         "stargan_losses": stargan_losses(),
+        "adain_losses": adain_losses(),
+        "exemplar_losses": exemplar_losses(),
+        "fst_losses": fst_losses(),
+        "content_gan_losses": content_gan_losses(),
     }
 
 

@@ -26,6 +26,10 @@ CASES = {
     "cyclegan_losses": 2e-2,
     "cut_losses": 2e-2,
     "stargan_losses": 2e-2,
+    "adain_losses": 2e-2,
+    "exemplar_losses": 2e-2,
+    "fst_losses": 2e-2,
+    "content_gan_losses": 2e-2,
 }
 
 
@@ -54,3 +58,19 @@ def test_the_golden_curve_learns(script):
 def test_golden_curves_of_two_players_learn(script, name):
     losses = np.array(json.loads(script.GOLDENS_PATH.read_text())[name]).reshape(20, 2)
     assert (losses[-1] < 0.9 * losses[0]).all()
+
+
+# name -> (index of the first and the last loss of each player's stretch that is judged by itself)
+STRETCHES = {
+    "adain_losses": [(0, 19)],
+    "exemplar_losses": [(15, 24)],
+    "fst_losses": [(2, 8), (3, 9), (12, 18), (13, 19), (22, 32), (23, 33)],
+    "content_gan_losses": [(0, 4), (5, 9), (10, 28), (11, 29)],
+}
+
+
+@pytest.mark.parametrize("name", STRETCHES)
+def test_golden_curves_of_phases_learn(script, name):
+    losses = json.loads(script.GOLDENS_PATH.read_text())[name]
+    for first, last in STRETCHES[name]:
+        assert losses[last] < losses[first], (name, first, last)

@@ -11,6 +11,7 @@ from stylejobs.core.losses.content import feature_loss
 from stylejobs.core.methods.fast import check_perceptual
 from stylejobs.core.methods.judges import StyleJudge, scale_to_target
 from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn
+from stylejobs.core.methods.players import check_numbers
 from stylejobs.core.methods.schedule import InverseDecay, Phase
 from stylejobs.core.networks import build_network
 from stylejobs.core.networks.huang2017 import style_code
@@ -34,6 +35,9 @@ class AdainOptions:
     style_weight: float = 10.0
     tv_weight: float = 0.0
     learning_rate: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 class Adain(Method):

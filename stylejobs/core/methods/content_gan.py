@@ -12,16 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylejobs.core.augment import diff_augment
+from stylejobs.core.choices import choose
 from stylejobs.core.losses.adversarial import critic_accuracy, critic_loss, generator_loss
 from stylejobs.core.losses.consistency import total_variation
 from stylejobs.core.losses.content import l1_loss
 from stylejobs.core.methods.judges import ContentJudge, StyleJudge
-from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn
-from stylejobs.core.methods.schedule import Phase, linear_decay
+from stylejobs.core.methods.method import Ingredients, Method, Step, Turn
+from stylejobs.core.methods.players import (
+    UNPENALISED_KINDS,
+    adam_player,
+    build_plain_critic,
+    check_numbers,
+    check_phases,
+)
+from stylejobs.core.methods.schedule import Phase
 from stylejobs.core.networks import build_network
-from stylejobs.core.networks.critics import build_critic
 
 GENERATORS = ("resnet", "label_conditioned", "style_modulated")
+PHASES = ("pretrain", "critic", "joint")
 _ADVERSARIAL = ("content", "style", "adversarial", "tv")
 
 
@@ -30,7 +38,7 @@ class ContentGanOptions:
     """The numbers of the method.
 
     Args:
-        gan: kind of adversarial loss.
+        gan: kind of adversarial loss: vanilla, lsgan or hinge.
         content_kind, content_layer: see `ContentJudge`.
         style_kind, style_layers: see `StyleJudge`.
         content_weight, style_weight, adversarial_weight, tv_weight: of phase 3.
@@ -57,6 +65,15 @@ class ContentGanOptions:
     decay_from: float = 0.5
     phases: tuple[float, ...] = (0.05, 0.05, 0.9)
 
+    def __post_init__(self) -> None:
+        choose("gan of content_gan", dict.fromkeys(UNPENALISED_KINDS), self.gan)
+        check_numbers(self)
+        check_phases(self.phases, PHASES)
+        if self.phases[0] and not self.reconstruction_weight:
+            raise ValueError("wanted reconstruction_weight > 0, all that the first phase has; got 0; or a share of 0")
+        if not any((self.content_weight, self.style_weight, self.adversarial_weight, self.tv_weight)):
+            raise ValueError("wanted a weight > 0 of content, style, adversarial or tv; got none")
+
 
 class ContentGan(Method):
     """Loss of the generator in phase 3: a * content + b * style + c * adversarial.
@@ -80,21 +97,19 @@ class ContentGan(Method):
         self._ingredients = ingredients
         self.generator_name, self.generator_options = _choose_generator(ingredients)
         self.generator = build_network(self.generator_name, **self.generator_options)
-        critic = {"name": "patch", **ingredients.critic}
-        self.networks = {**self._parts(), "critic": build_critic(critic.pop("name"), **critic)}
+        self.networks = {**self._parts(), "critic": build_plain_critic("content_gan", ingredients)}
         self._content = ContentJudge(o.content_kind, ingredients.backbone, o.content_layer)
         self._style = StyleJudge(o.style_kind, ingredients.backbone, o.style_layers)
         self.frozen = {"content_judge": self._content, "style_judge": self._style}
-        betas, decay = (o.beta1, o.beta2), linear_decay(o.decay_from)
         self.players = {
-            "generator": Player(tuple(self._parts()), o.learning_rate, betas, decay),
-            "critic": Player(("critic",), o.critic_learning_rate or o.learning_rate, betas, decay, is_critic=True),
+            "generator": adam_player(o, tuple(self._parts())),
+            "critic": adam_player(o, ("critic",), is_critic=True),
         }
-        pretrain, critic_alone, joint = o.phases
+        (pretrain, critic, joint), shares = PHASES, o.phases
         self.phases = (
-            Phase("pretrain", pretrain, ("generator",), dict.fromkeys(_ADVERSARIAL, 0.0)),
-            Phase("critic", critic_alone, ("critic",)),
-            Phase("joint", joint, ("generator", "critic"), {"reconstruction": 0.0}),
+            Phase(pretrain, shares[0], ("generator",), dict.fromkeys(_ADVERSARIAL, 0.0)),
+            Phase(critic, shares[1], ("critic",)),
+            Phase(joint, shares[2], ("generator", "critic"), {"reconstruction": 0.0}),
         )
         self.weights = {
             "reconstruction": o.reconstruction_weight,
@@ -181,8 +196,7 @@ class ContentGan(Method):
 def _choose_generator(ingredients: Ingredients) -> tuple[str, dict[str, Any]]:
     options = {"name": "resnet", **ingredients.generator}
     name = options.pop("name")
-    if name not in GENERATORS:
-        raise ValueError(f"method 'content_gan': wanted a generator out of {', '.join(GENERATORS)}; got {name!r}")
+    choose("generator of content_gan", dict.fromkeys(GENERATORS), name)
     if name == "label_conditioned":
         options["domains"] = len(ingredients.domains)
     return name, options

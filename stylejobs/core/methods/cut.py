@@ -11,11 +11,11 @@ from stylejobs.core.augment import diff_augment
 from stylejobs.core.choices import choose
 from stylejobs.core.losses.adversarial import critic_accuracy, critic_loss, generator_loss
 from stylejobs.core.losses.contrastive import patch_nce
-from stylejobs.core.methods.cyclegan import UNPENALISED_KINDS, adam_player, check_gan_numbers, split_rows
+from stylejobs.core.methods.cyclegan import split_rows
 from stylejobs.core.methods.method import Ingredients, Method, Step, Turn
+from stylejobs.core.methods.players import UNPENALISED_KINDS, adam_player, build_plain_critic, check_numbers
 from stylejobs.core.methods.schedule import Phase
 from stylejobs.core.networks import build_network
-from stylejobs.core.networks.critics import build_critic
 from stylejobs.core.networks.layers import init_normal
 from stylejobs.core.networks.zhu2017 import Trunk
 
@@ -57,7 +57,7 @@ class CutOptions:
 
     def __post_init__(self) -> None:
         choose("gan of cut", dict.fromkeys(UNPENALISED_KINDS), self.gan)
-        check_gan_numbers(self)
+        check_numbers(self)
         if not (self.nce_weight > 0.0 and self.num_patches >= 2 and self.temperature > 0.0):
             raise ValueError(
                 "wanted nce_weight > 0, num_patches >= 2 and temperature > 0; "
@@ -96,7 +96,11 @@ class Cut(Method):
         self.generator = build_network(self.generator_name, **self.generator_options)
         self._layers = self.generator.nce_layers
         projection = PatchProjection([_count_channels(self.generator.trunk, layer) for layer in self._layers])
-        self.networks = {"generator": self.generator, "projection": projection, "critic": _build_critic(ingredients)}
+        self.networks = {
+            "generator": self.generator,
+            "projection": projection,
+            "critic": build_plain_critic("cut", ingredients),
+        }
         self.frozen = {}
         self.players = {
             "generator": adam_player(o, ("generator", "projection")),
@@ -225,11 +229,3 @@ def _check_generator(ingredients: Ingredients) -> dict[str, Any]:
     if name != Cut.generator_name:
         raise ValueError(f"cut: wanted the generator {Cut.generator_name!r}, whose encoder it reads; got {name!r}")
     return options
-
-
-def _build_critic(ingredients: Ingredients) -> nn.Module:
-    options = {"name": "patch", **ingredients.critic}
-    name = options.pop("name")
-    if name == "patch_domain":
-        raise ValueError("cut: wanted a critic of one domain, patch for example; got 'patch_domain'")
-    return build_critic(name, **options)

@@ -1,7 +1,7 @@
 """CycleGAN (Zhu 2017): two domains without pairs. What is carried over and back must be what it was."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,15 +11,14 @@ from stylejobs.core.augment import diff_augment
 from stylejobs.core.choices import choose
 from stylejobs.core.losses.adversarial import critic_accuracy, critic_loss, domain_classification, generator_loss
 from stylejobs.core.losses.consistency import cycle_loss
-from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn
-from stylejobs.core.methods.schedule import Moment, Phase, linear_decay
+from stylejobs.core.methods.method import Ingredients, Method, Step, Turn
+from stylejobs.core.methods.players import UNPENALISED_KINDS, adam_player, check_numbers
+from stylejobs.core.methods.schedule import Moment, Phase
 from stylejobs.core.networks import build_network
 from stylejobs.core.networks.critics import build_critic
 from stylejobs.core.networks.zhu2017 import run_parts
 from stylejobs.core.pool import ImagePool
 
-# Without wgan_gp, which wants a gradient penalty.
-UNPENALISED_KINDS = ("vanilla", "lsgan", "hinge")
 _SHARED_CRITIC = "patch_domain"
 _CONTENT_DOMAIN, _STYLE_DOMAIN = 0, 1
 
@@ -59,7 +58,7 @@ class CycleganOptions:
 
     def __post_init__(self) -> None:
         choose("gan of cyclegan", dict.fromkeys(UNPENALISED_KINDS), self.gan)
-        check_gan_numbers(self)
+        check_numbers(self)
 
 
 class Cyclegan(Method):
@@ -190,25 +189,6 @@ class Cyclegan(Method):
         if self._o.share_trunk:
             return run_parts(networks["inverse_adapter"], networks["trunk"], image_BCHW)
         return networks["inverse"](image_BCHW, image_BCHW.new_zeros(len(image_BCHW), 0))
-
-
-def adam_player(options: Any, networks: tuple[str, ...], is_critic: bool = False) -> Player:
-    """A player whose rate is constant, then falls linearly to 0, by the options of a method that has a critic."""
-    rate = options.learning_rate
-    if is_critic and options.critic_learning_rate is not None:
-        rate = options.critic_learning_rate
-    return Player(networks, rate, (options.beta1, options.beta2), linear_decay(options.decay_from), is_critic)
-
-
-def check_gan_numbers(options: Any) -> None:
-    """Raises ValueError unless weights are >= 0, rates > 0, and betas and `decay_from` in [0, 1)."""
-    values = {field.name: getattr(options, field.name) for field in fields(options)}
-    wrong = [f"{name}={value}" for name, value in values.items() if name.endswith("_weight") and not value >= 0.0]
-    rates = {name: value for name, value in values.items() if name.endswith("learning_rate") and value is not None}
-    wrong += [f"{name}={value}" for name, value in rates.items() if not value > 0.0]
-    wrong += [f"{name}={values[name]}" for name in ("beta1", "beta2", "decay_from") if not 0.0 <= values[name] < 1.0]
-    if wrong:
-        raise ValueError(f"wanted weights >= 0, rates > 0, betas and decay_from in [0, 1); got {', '.join(wrong)}")
 
 
 def split_rows(batch: Tensor | Sequence[Tensor], num_rows: int) -> tuple[Any, Any]:

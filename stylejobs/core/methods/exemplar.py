@@ -20,12 +20,14 @@ from stylejobs.core.methods.adain import Painter
 from stylejobs.core.methods.fast import check_perceptual
 from stylejobs.core.methods.judges import StyleJudge
 from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn
+from stylejobs.core.methods.players import check_numbers, check_phases
 from stylejobs.core.methods.schedule import InverseDecay, Phase
 from stylejobs.core.networks import build_network
 from stylejobs.core.networks.critics import build_critic
 
 _NUM_DRAWN = 8
 _GAN = "wgan_gp"
+PHASES = ("invent", "apply")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class ExemplarOptions:
         adversarial_weight: of the Wasserstein losses of step 1.
         gradient_penalty_weight, drift_weight: of the critic.
         entropy_weight: of minus the entropy of the critic's mean prediction on a batch of exemplars.
-        learning_rate: of the decoder; falls as AdaIN's. `critic_learning_rate` is that of both players of step 1.
+        learning_rate: of the decoder; falls as AdaIN's. `critic_learning_rate` is that of both players of
+            step 1; None takes the same.
         beta1, beta2: of Adam in step 1.
         critic_steps: turns of the critic for one of the exemplars' generator.
         phases: shares of the training of the two steps.
@@ -54,11 +57,15 @@ class ExemplarOptions:
     drift_weight: float = 1e-3
     entropy_weight: float = 0.01
     learning_rate: float = 1e-4
-    critic_learning_rate: float = 1e-4
+    critic_learning_rate: float | None = 1e-4
     beta1: float = 0.0
     beta2: float = 0.9
     critic_steps: int = 5
     phases: tuple[float, ...] = (0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        check_phases(self.phases, PHASES)
 
 
 class Exemplar(Method):
@@ -98,16 +105,16 @@ class Exemplar(Method):
             **self._painter.networks,
         }
         self.frozen = self._painter.frozen
-        betas = (o.beta1, o.beta2)
+        betas, invent_rate = (o.beta1, o.beta2), o.critic_learning_rate or o.learning_rate
         self.players = {
-            "critic": Player(("critic",), o.critic_learning_rate, betas, is_critic=True),
-            "exemplars": Player(("exemplars",), o.critic_learning_rate, betas),
+            "critic": Player(("critic",), invent_rate, betas, is_critic=True),
+            "exemplars": Player(("exemplars",), invent_rate, betas),
             "decoder": Player(tuple(self._painter.networks), o.learning_rate, schedule=InverseDecay(5e-5 / 8)),
         }
-        invent, apply = o.phases
+        (invent, apply), shares = PHASES, o.phases
         self.phases = (
-            Phase("invent", invent, ("critic", "exemplars"), every={"exemplars": o.critic_steps}),
-            Phase("apply", apply, ("decoder",)),
+            Phase(invent, shares[0], ("critic", "exemplars"), every={"exemplars": o.critic_steps}),
+            Phase(apply, shares[1], ("decoder",)),
         )
         self.weights = {
             "critic": o.adversarial_weight,

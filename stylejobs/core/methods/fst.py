@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylejobs.core.augment import diff_augment, patch_mosaic
+from stylejobs.core.choices import choose
 from stylejobs.core.losses.adversarial import critic_accuracy, critic_loss, generator_loss
 from stylejobs.core.losses.content import l1_loss
 from stylejobs.core.methods.fast import check_perceptual
 from stylejobs.core.methods.judges import ContentJudge, StyleJudge
 from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn
+from stylejobs.core.methods.players import UNPENALISED_KINDS, build_plain_critic, check_numbers, check_phases
 from stylejobs.core.methods.schedule import Phase
 from stylejobs.core.networks import build_network
-from stylejobs.core.networks.critics import build_critic
 from stylejobs.core.networks.fst import Reconstruction, levels_code
 
 STAGES = ("encoder", "decoder", "interpolation")
@@ -37,7 +38,7 @@ class FstOptions:
     """The numbers of the method.
 
     Args:
-        gan: kind of adversarial loss.
+        gan: kind of adversarial loss: vanilla, lsgan or hinge.
         content_kind, content_layer: see `ContentJudge`.
         style_kind, style_layers: see `StyleJudge`.
         reconstruction_weight: of mean |y - x| in the encoder's stage.
@@ -60,6 +61,16 @@ class FstOptions:
     critic_learning_rate: float | None = None
     phases: tuple[float, ...] = (0.2, 0.4, 0.4)
     mosaic: int = 1
+
+    def __post_init__(self) -> None:
+        choose("gan of fst", dict.fromkeys(UNPENALISED_KINDS), self.gan)
+        check_numbers(self)
+        check_phases(self.phases, STAGES)
+        if not (self.content_weight and self.style_weight):
+            raise ValueError(
+                "wanted content_weight > 0 and style_weight > 0, each the whole loss of a part of every stage; "
+                f"got {self.content_weight} and {self.style_weight}"
+            )
 
 
 class Fst(Method):
@@ -89,13 +100,12 @@ class Fst(Method):
         self._style_images = ingredients.style_images
         self.generator_name, self.generator_options = "attention_recurrent", dict(ingredients.generator)
         self.generator = build_network(self.generator_name, **self.generator_options)
-        critic = {"name": "patch", **ingredients.critic}
         self.networks = {
             "encoder": self.generator.encoder,
             "reconstruction": Reconstruction(self.generator.width),
             "decoder": self.generator.decoder,
             "interpolation": self.generator.interpolation,
-            "critic": build_critic(critic.pop("name"), **critic),
+            "critic": build_plain_critic("fst", ingredients),
         }
         self._content = ContentJudge(o.content_kind, backbone, o.content_layer)
         self._style = StyleJudge(o.style_kind, backbone, o.style_layers)

@@ -20,8 +20,9 @@ from stylejobs.core.losses.adversarial import (
     gradient_penalty,
 )
 from stylejobs.core.losses.consistency import cycle_loss
-from stylejobs.core.methods.cyclegan import adam_player, check_gan_numbers, split_rows
+from stylejobs.core.methods.cyclegan import split_rows
 from stylejobs.core.methods.method import Ingredients, Method, Step, Turn
+from stylejobs.core.methods.players import adam_player, check_numbers
 from stylejobs.core.methods.schedule import Phase
 from stylejobs.core.networks import build_network
 from stylejobs.core.networks.critics import build_critic
@@ -61,9 +62,7 @@ class StarganOptions:
 
     def __post_init__(self) -> None:
         choose("gan of stargan", dict.fromkeys(KINDS), self.gan)
-        check_gan_numbers(self)
-        if self.critic_steps < 1:
-            raise ValueError(f"wanted critic_steps >= 1; got {self.critic_steps}")
+        check_numbers(self)
 
 
 class Stargan(Method):
