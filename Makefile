@@ -36,10 +36,13 @@ lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 bench: $(READY) ## ratios against a plain loop; nothing here is a test
 	$(BIN)/python tests/bench/stylize_ratio.py
 
+methods: $(READY) ## train every tiny recipe from three seeds and write the table of measures (half an hour)
+	$(BIN)/python tests/bench/methods_table.py
+
 clean: ## remove what demo and tests leave behind (not .venv, not the MLflow store)
 	rm -rf out .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-.PHONY: setup demo test check format lock bench clean help
+.PHONY: setup demo test check format lock bench methods clean help

@@ -132,7 +132,7 @@ class Session(Section):
     num_cpus: int | None = Field(
         None,
         ge=1,
-        description="Logical CPUs of a Ray started in this process; none = the machine's, for train at least what it needs [CPUs]",
+        description="Logical CPUs of a Ray started in this process; none = the machine's, or what train needs [CPUs]",
     )
     object_store_mb: int | None = Field(
         None, ge=80, description="Object store of a Ray started in this process; none = Ray's own choice [MB]"

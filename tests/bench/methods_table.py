@@ -77,7 +77,14 @@ def train_one(method: str, seed: int, sets: tuple[Path, Path, Path], place: Path
     recipe = load_config("train", [f"conf/train/{method}-tiny.yaml", "content=a", "style=b", "name=c"]).config
     batch = recipe.workers * recipe.batch
     arguments = [f"conf/train/{method}-tiny.yaml", f"content={content}", f"style={style}", f"name={method}"]
-    arguments += [f"seed={seed}", "workers=1", f"batch={batch}", f"storage={place}", "sample_every=100000"]
+    arguments += [
+        f"seed={seed}",
+        "workers=1",
+        f"batch={batch}",
+        f"storage={place}",
+        "sample_every=100000",
+        "log_every=1",
+    ]
     plan = plan_training(load_config("train", arguments).config)
     limits = plan.settings.crops.limits
     rows = {

@@ -14,6 +14,7 @@ OPTIONS = {
     "encoder_decoder": {"width": 4},
     "exemplar": {"latent": 8, "width": 4, "size_px": 16, "width_scale": 0.1},
     "fda": {},
+    "histogram": {"levels": 16},
     "johnson": {"width": 4, "blocks": 1},
     "label_conditioned": {"domains": 3, "width": 4, "blocks": 1},
     "moments": {},

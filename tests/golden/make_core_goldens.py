@@ -112,6 +112,11 @@ def exemplar_output() -> list[float]:
     return numbers_of(network.draw_exemplar(3)) + numbers_of(network.draw_style(3))
 
 
+def histogram_output() -> list[float]:
+    network = build_network("histogram")
+    return numbers_of(network(picture(37, 42, 0.3), network.encode_style(picture(20, 20, 1.1))))
+
+
 def fda_output() -> list[float]:
     network = build_network("fda")
     return numbers_of(network(picture(37, 42, 0.3), network.encode_style(picture(20, 20, 1.1))))
@@ -229,6 +234,7 @@ def make() -> dict[str, list[float]]:
         "style_modulated_output": style_modulated_output(),
         "exemplar_output": exemplar_output(),
         "fda_output": fda_output(),
+        "histogram_output": histogram_output(),
         "dcgan_output": dcgan_output(),
         "critic_outputs": critic_outputs(),
         "fast_losses": fast_losses(),

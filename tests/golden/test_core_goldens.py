@@ -20,6 +20,7 @@ CASES = {
     "style_modulated_output": 2e-4,
     "exemplar_output": 2e-4,
     "fda_output": 2e-4,
+    "histogram_output": 2e-4,
     "dcgan_output": 2e-4,
     "critic_outputs": 2e-4,
     "fast_losses": 2e-2,

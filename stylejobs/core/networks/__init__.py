@@ -20,6 +20,7 @@ from stylejobs.core.networks.huang2017 import Adain
 from stylejobs.core.networks.int8 import swap_to_int8
 from stylejobs.core.networks.johnson2016 import Johnson
 from stylejobs.core.networks.karras2020 import StyleModulated
+from stylejobs.core.networks.pitie2007 import Histogram
 from stylejobs.core.networks.reinhard2001 import Moments
 from stylejobs.core.networks.yang2020 import Fda
 from stylejobs.core.networks.zhu2017 import Resnet
@@ -32,6 +33,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "encoder_decoder": EncoderDecoder,
     "exemplar": Exemplar,
     "fda": Fda,
+    "histogram": Histogram,
     "johnson": Johnson,
     "label_conditioned": LabelConditioned,
     "moments": Moments,
