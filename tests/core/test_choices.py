@@ -1,7 +1,7 @@
 import pytest
 
 from stylejobs.core.choices import choose
-from stylejobs.core.methods import build_method
+from stylejobs.core.methods import Ingredients, build_method
 from stylejobs.core.networks import build_network
 
 
@@ -20,7 +20,7 @@ def test_networks_and_methods_are_chosen_by_it():
     with pytest.raises(ValueError, match="did you mean 'johnson'"):
         build_network("jonson")
     with pytest.raises(ValueError, match="did you mean 'fast'"):
-        build_method("fasts")
+        build_method("fasts", Ingredients())
 
 
 def test_options_that_a_network_does_not_take():
