@@ -65,6 +65,40 @@ def test_a_model_is_trained_registered_promoted_and_used(
     check_that_a_moved_alias_changes_nothing(verb, tracking_store, arguments, tmp_path)
 
 
+def test_a_gan_learns_two_labelled_domains_from_folders_and_mixes_them(
+    verb: Verb, photo_folder: Path, tmp_path: Path, tracking_store: str
+) -> None:
+    """Two sets, two networks in DDPs, a critic that moves more often; then mixes, automatic strength and sharpening."""
+    for number, label in enumerate(("night", "oil")):
+        (tmp_path / "paintings" / label).mkdir(parents=True)
+        for index in range(3):
+            waves = np.sin(np.mgrid[0:40, 0:44] / (2.0 + number + index)).sum(axis=0)[..., None] * (60, 90, 120)
+            Image.fromarray(np.uint8(waves / 2 + 128)).save(tmp_path / "paintings" / label / f"{index}.png")
+    trained = verb(
+        "train", "method=stargan", "name=domains", f"content={photo_folder}", "style=paintings", "steps=4", "workers=2",
+        "batch=1", "size_px=32", "generator.width=4", "generator.blocks=1", "critic.width=4", "critic.layers=2",
+        "optim.critic_steps=2", "log_every=1", "sample_every=2",
+    )  # fmt: skip
+    assert trained.exit_code == 0, trained.stderr
+    package = load_package(trained.result["details"]["package"])
+    assert package.package.styles == ("night", "oil")
+    assert [code.tolist() for code in package.styles.values()] == [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    assert package.match is not None
+    run = MlflowClient(tracking_store).get_run(trained.result["mlflow"]["run_id"])
+    assert {"loss/reconstruction", "loss/gradient_penalty", "signal/accuracy", "lr/critic"} <= set(run.data.metrics)
+
+    made = verb(
+        "stylize", f"source={photo_folder}", "dest=mixed", "model=models:/domains@candidate",
+        "styles=night:0.7+oil:0.3,oil", "strength=auto", "preserve_colour=true", "deblur=unsharp", "cluster.actors=1",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.stderr
+    rows = pq.read_table(tmp_path / "mixed" / "data", columns=["style", "strength", "blur_score"]).to_pylist()
+    assert len(rows) == 20
+    assert {row["style"] for row in rows} == {"night:0.7+oil:0.3", "oil"}
+    assert all(0.0 <= row["strength"] <= 1.0 for row in rows) and len({row["strength"] for row in rows}) > 1
+    assert all(row["blur_score"] > 0.0 for row in rows)
+
+
 def check_run(client: MlflowClient, result: dict) -> None:
     run = client.get_run(result["mlflow"]["run_id"])
     assert run.info.status == "FINISHED"
