@@ -86,7 +86,7 @@ def test_a_truncated_parquet_file(verb: Verb, shards: Path, style_image: Path) -
     [
         ("models:/nobody@champion", "models:/nobody@champion does not exist"),
         ("models:/nobody/3", "models:/nobody/3 does not exist"),
-        ("builtin:nothing", "there is builtin:moments"),
+        ("builtin:nothing", "builtin:fda, builtin:histogram, builtin:moments"),
         ("shards", "not a model package"),
         ("absent", "not a model package"),
     ],
