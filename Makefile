@@ -37,7 +37,7 @@ bench: $(READY) ## ratios against a plain loop; nothing here is a test
 	$(BIN)/python tests/bench/stylize_ratio.py
 
 methods: $(READY) ## train every tiny recipe from three seeds and write the table of measures (half an hour)
-	$(BIN)/python tests/bench/methods_table.py
+	$(BIN)/python -m tests.bench.methods_table
 
 clean: ## remove what demo and tests leave behind (not .venv, not the MLflow store)
 	rm -rf out .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -27,7 +27,7 @@ from stylejobs.config.help import format_help
 from stylejobs.config.overrides import split_arguments, split_flags
 from stylejobs.config.problems import Problem, did_you_mean, problems_of_values, render_problems
 from stylejobs.config.schema import CONFIGS
-from stylejobs.config.sections import Section, list_fields
+from stylejobs.config.sections import Section, flatten, list_fields
 from stylejobs.errors import ConfigError
 
 __all__ = ["Loaded", "format_help", "format_show", "load_config", "split_flags"]
@@ -90,11 +90,8 @@ def format_show(loaded: Loaded) -> str:
     """Render the merged configuration as YAML that loads to the same digest, each value with its origin behind #."""
     lines: list[tuple[str, str]] = []
     section: tuple[str, ...] = ()
-    for key in loaded.origins:
+    for key, value in flatten(loaded.config).items():
         *parents, name = key.split(".")
-        value: Any = loaded.config
-        for part in key.split("."):
-            value = getattr(value, part)
         if tuple(parents) != section:
             section = tuple(parents)
             lines += [(f"{'  ' * (len(parents) - 1)}{parents[-1]}:", "")] if parents else []

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylejobs.core.precision import widen
+
 _THUMBNAIL_PX = 16
 
 
@@ -86,5 +88,4 @@ class DiversityWatch:
 
 def _thumbnails(images_BCHW: Tensor) -> Tensor:
     """Means over cells of a 16x16 grid, at least float32."""
-    dtype = torch.promote_types(images_BCHW.dtype, torch.float32)
-    return F.adaptive_avg_pool2d(images_BCHW.to(dtype), _THUMBNAIL_PX)
+    return F.adaptive_avg_pool2d(widen(images_BCHW), _THUMBNAIL_PX)

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from stylejobs.core.backbone import Backbone
 from stylejobs.core.losses.style import gram_matrix
+from stylejobs.core.luma import luma
 
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW_PX = 11
 _WINDOW_SIGMA_PX = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-_LUMA = (0.299, 0.587, 0.114)
 _EDGE_SCALES = 3
 _EDGE_MIN_PX = 8
 _FLAT = 1e-9  # mean square of an edge map below which an image has no edges, only rounding
@@ -106,7 +106,7 @@ def edge_cosine(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
         raise ValueError(
             f"wanted two batches [B, 3, H, W] of one shape; got {list(a_BCHW.shape)}, {list(b_BCHW.shape)}"
         )
-    a_BHW, b_BHW = _luma(a_BCHW), _luma(b_BCHW)
+    a_BHW, b_BHW = luma(a_BCHW.double())[:, 0], luma(b_BCHW.double())[:, 0]
     cosines = []
     for scale in range(_EDGE_SCALES):
         if scale:
@@ -120,10 +120,6 @@ def edge_cosine(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
         flat_a, flat_b = square_a < _FLAT, square_b < _FLAT
         cosines.append(torch.where(flat_a | flat_b, (flat_a & flat_b).double(), cosine_B))
     return torch.stack(cosines).mean(dim=0)
-
-
-def _luma(image_BCHW: Tensor) -> Tensor:
-    return torch.einsum("bchw,c->bhw", image_BCHW.double(), image_BCHW.new_tensor(_LUMA, dtype=torch.float64))
 
 
 def _edges(luma_BHW: Tensor) -> Tensor:

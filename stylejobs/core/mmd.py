@@ -22,8 +22,8 @@ from torch import Tensor
 
 from stylejobs.core.backbone import Backbone, build_random_backbone
 from stylejobs.core.bootstrap import Interval, bootstrap_interval
+from stylejobs.core.luma import luma
 
-_LUMA = (0.299, 0.587, 0.114)
 _GREY_STD = 0.5
 _MIN_STD = 1.0 / 127.5  # one grey level: a flatter image has no texture to stretch, only rounding
 _BATCH = 32
@@ -47,8 +47,7 @@ def colour_free(image_BCHW: Tensor) -> Tensor:
     Returns:
         grey_BCHW, three equal channels, not clamped; an image flatter than one grey level stays nearly flat.
     """
-    weights_C11 = image_BCHW.new_tensor(_LUMA)[:, None, None]
-    luma_B1HW = (image_BCHW * weights_C11).sum(dim=1, keepdim=True)
+    luma_B1HW = luma(image_BCHW)
     centred_B1HW = luma_B1HW - luma_B1HW.mean(dim=(2, 3), keepdim=True)
     std_B111 = centred_B1HW.square().mean(dim=(2, 3), keepdim=True).sqrt()
     return (centred_B1HW * (_GREY_STD / std_B111.clamp_min(_MIN_STD))).expand_as(image_BCHW)

@@ -1,6 +1,7 @@
 """In which arithmetic networks run; the one place that turns the word of the configuration into autocast."""
 
 import torch
+from torch import Tensor
 
 PRECISIONS = ("float32", "bf16")
 
@@ -26,3 +27,14 @@ def autocast(device_type: str, precision: str) -> torch.autocast:
     if precision not in PRECISIONS:
         raise ValueError(f"wanted a precision out of {', '.join(PRECISIONS)}; got {precision!r}")
     return torch.autocast(device_type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is if it is wider. Its gradient comes back in its own dtype.
+
+    Losses and statistics are computed so, whatever the networks ran in.
+
+    >>> widen(torch.zeros(1, dtype=torch.bfloat16)).dtype, widen(torch.zeros(1, dtype=torch.float64)).dtype
+    (torch.float32, torch.float64)
+    """
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

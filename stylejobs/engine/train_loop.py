@@ -12,7 +12,7 @@ from torch import nn
 
 from stylejobs.core.methods import Method
 from stylejobs.engine.datasets import iterate_batches
-from stylejobs.engine.train_settings import TrainSettings, build
+from stylejobs.engine.train_settings import TrainSettings, build, read_backbone
 from stylejobs.engine.training import Training, Watch
 from stylejobs.report.grid import sample_grid
 from stylejobs.tracking.tracker import NullTracker, Tracker
@@ -31,7 +31,7 @@ def train_worker(config: dict) -> dict:
     batches = iterate_batches(shards, settings.crops, rank)
     with ThreadPoolExecutor(1, thread_name_prefix="first-batch") as pool:
         first = pool.submit(next, batches)  # the data pipeline starts while the networks are built
-        method = build(settings)
+        method = build(settings, read_backbone(settings))
         device = ray.train.torch.get_device()
         networks = wrap(method, device, settings.compile)
         watch = TrackedWatch(settings) if rank == 0 else Watch()

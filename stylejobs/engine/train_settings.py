@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylejobs.core.backbone import build_backbone
+from stylejobs.core.backbone import Backbone, build_backbone
 from stylejobs.core.methods import Ingredients, Method, build_method
 from stylejobs.core.pixels import to_float
 from stylejobs.engine.datasets import CropSettings
+from stylejobs.errors import ModelError
 from stylejobs.records.codec import decode_image
 from stylejobs.records.resize import resize_short_side
 from stylejobs.storage.weights import read_backbone_weights
@@ -60,19 +61,32 @@ class TrainSettings:
     board: object = field(default=None, compare=False)
 
 
-def build(settings: TrainSettings) -> Method:
+def read_backbone(settings: TrainSettings) -> Backbone | None:
+    """The method's frozen features; None where it reads none.
+
+    Raises:
+        ModelError: its weights are missing, altered, or another network's.
+    """
+    if settings.backbone is None:
+        return None
+    name, place = settings.backbone["name"], settings.backbone["weights"]
+    weights = read_backbone_weights(place, settings.backbone["sha256"])
+    try:
+        return build_backbone(name, weights, wide_layers=settings.options.get("content_kind") == "fc6_fc7")
+    except ValueError as error:
+        raise ModelError(f"backbone.weights={place}: {error}") from error
+
+
+def build(settings: TrainSettings, backbone: Backbone | None) -> Method:
     """The method with its networks; the same weights on every rank, from the seed.
+
+    Args:
+        backbone: from `read_backbone`.
 
     Raises:
         ValueError: the method does not take these options or ingredients.
-        ModelError: the backbone's weights are missing or altered.
     """
     torch.manual_seed(settings.seed)
-    backbone = None
-    if settings.backbone is not None:
-        weights = read_backbone_weights(settings.backbone["weights"], settings.backbone["sha256"])
-        wide = settings.options.get("content_kind") == "fc6_fc7"
-        backbone = build_backbone(settings.backbone["name"], weights, wide_layers=wide)
     style_images = {
         name: read_picture(data, settings, settings.style_size_px) for name, data in settings.style_images.items()
     }

@@ -27,6 +27,7 @@ from stylejobs.errors import ModelError, SourceError, StyleError, UsageError
 from stylejobs.storage import locations
 
 if TYPE_CHECKING:
+    from stylejobs.core.backbone import Backbone
     from stylejobs.engine.datasets import CropSettings
     from stylejobs.engine.train_settings import TrainSettings
 
@@ -71,7 +72,7 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
         ModelError: the backbone's weights are missing, altered, or another network's.
         UsageError: the method cannot be built of these options.
     """
-    from stylejobs.engine.train_settings import build
+    from stylejobs.engine.train_settings import build, read_backbone
 
     _check_cpus(config)
     content = plan_content(config.content, config.image_column)
@@ -80,9 +81,10 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
     package_uri = locations.join(locations.absolute(config.storage), f"{config.name}-{run_id}", "package")
     settings = _settings(config, content, style, package_uri)
     _check_counts(config, content, style, settings)
-    _check_backbone(config, settings)
+    backbone = read_backbone(settings)
+    _check_layers(config, backbone)
     try:
-        method = build(settings)
+        method = build(settings, backbone)
     except ValueError as error:
         raise UsageError(f"method={config.method}: {error}") from error
     # The critic of exemplars sees exemplars, which have their own size.
@@ -124,19 +126,9 @@ def _check_counts(config: TrainConfig, content: TrainingSet, style: TrainingSet,
             )
 
 
-def _check_backbone(config: TrainConfig, settings: "TrainSettings") -> None:
-    from stylejobs.core.backbone import build_backbone
-    from stylejobs.storage.weights import read_backbone_weights
-
-    if settings.backbone is None:
-        return
-    weights = read_backbone_weights(config.backbone.weights, config.backbone.sha256)
-    try:
-        backbone = build_backbone(config.backbone.name, weights)
-    except ValueError as error:
-        raise ModelError(f"backbone.weights={config.backbone.weights}: {error}") from error
+def _check_layers(config: TrainConfig, backbone: "Backbone | None") -> None:
     asked = {*(config.backbone.style_layers or ()), config.backbone.content_layer} - {None}
-    if unknown := asked - set(backbone.layers):
+    if backbone is not None and (unknown := asked - set(backbone.layers)):
         raise ModelError(
             f"backbone has no layers {sorted(unknown)}; {config.backbone.name} has {', '.join(backbone.layers)}"
         )

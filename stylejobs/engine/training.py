@@ -14,7 +14,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from stylejobs.core.ema import Ema
-from stylejobs.core.match import fit_match
+from stylejobs.core.match import Match, fit_match, style_target
 from stylejobs.core.methods import Method, Step, Taken, moment_at, take_step
 from stylejobs.core.pixels import to_uint8
 from stylejobs.core.repair import DiversityWatch, Repairer, RepairOptions, pull_to
@@ -105,7 +105,7 @@ class Training:
         if number % s.log_every == 0 or last:
             self._log(number, taken, moment.phase.name)
         if number % s.sample_every == 0 and not last and taken.non_finite is None:
-            self._last_good = self._save(locations.join(s.package_uri, "last_good"), f"step {number}")
+            self._last_good = self._keep_good(number)
         if number % s.sample_every == 0 or last:
             self._watch.sample(number, self.sample_rows)
 
@@ -199,31 +199,44 @@ class Training:
         return rows
 
     def save(self) -> None:
-        """Writes the averaged generator as a model package, the last raw weights beside it."""
-        self._save(self._s.package_uri, None)
-        self._save(locations.join(self._s.package_uri, "raw"), None, raw=True)
-
-    def _save(self, place: str, moment: str | None, raw: bool = False) -> str:
-        """Writes a package on the first rank; returns its place, with the moment where one is given."""
+        """Writes the averaged generator as a model package, the last raw weights beside it; the first rank does."""
         if self._rank == 0:
-            s, method = self._s, self._method
-            training = {**s.training, "images_seen": self.images_seen, "losses": self._losses}
-            with self.averaged() as generator:
-                styles = {name: code_D.cpu() for name, code_D in method.styles().items()}
-                averaged = {name: value.clone() for name, value in generator.state_dict().items()}
-            weights = method.generator.state_dict() if raw else averaged
-            match = self._match(tuple(styles)) if moment is None else None
-            save_package(place, method.generator_name, method.generator_options, weights, styles, training, match)
-        return place if moment is None else f"{place} ({moment})"
+            styles, averaged = self._averaged_state()
+            match = self._match(tuple(styles))
+            self._write(self._s.package_uri, averaged, styles, match)
+            raw = self._method.generator.state_dict()
+            self._write(locations.join(self._s.package_uri, "raw"), raw, styles, match)
 
-    def _match(self, styles: tuple[str, ...]):
+    def _keep_good(self, number: int) -> str:
+        """Writes the package that a training which breaks later can name; returns its place and step."""
+        place = locations.join(self._s.package_uri, "last_good")
+        if self._rank == 0:
+            styles, averaged = self._averaged_state()
+            self._write(place, averaged, styles, None)
+        return f"{place} (step {number})"
+
+    def _averaged_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The averaged generator's style codes and weights."""
+        with self.averaged() as generator:
+            styles = {name: code_D.cpu() for name, code_D in self._method.styles().items()}
+            return styles, {name: value.clone() for name, value in generator.state_dict().items()}
+
+    def _write(self, place: str, weights: dict[str, Tensor], styles: dict[str, Tensor], match: Match | None) -> None:
+        method, training = self._method, {**self._s.training, "images_seen": self.images_seen, "losses": self._losses}
+        save_package(place, method.generator_name, method.generator_options, weights, styles, training, match)
+
+    def _match(self, styles: tuple[str, ...]) -> Match | None:
         """What `strength=auto` compares: embeddings of content and style images; None where there are too few."""
         s = self._s
         content = [read_picture(data, s, s.crops.size_px) for data in s.content_images]
-        every = [read_picture(data, s, s.crops.size_px) for data in s.style_images.values()]
-        pictures = dict(zip(s.style_images, every, strict=True))
-        targets = {name: [pictures[name]] if name in pictures else every for name in styles}
-        return fit_match(content, targets) if len(content) > 1 and every else None
+        pictures = {name: read_picture(data, s, s.crops.size_px) for name, data in s.style_images.items()}
+        if len(content) < 2 or not pictures:
+            return None
+        match = fit_match(content, {name: [pictures[name]] for name in styles if name in pictures})
+        if others := [name for name in styles if name not in pictures]:
+            whole_D = style_target(match, pictures.values())
+            match = match.with_targets({**match.targets, **dict.fromkeys(others, whole_D)})
+        return match
 
     def summary(self) -> dict[str, Any]:
         """{"images_seen", "seconds", "images_per_second", "losses"}: over all workers; the last logged losses."""

@@ -11,7 +11,7 @@ import torch
 
 from stylejobs.core.ema import Ema
 from stylejobs.engine.datasets import CropSettings, TrainingBatch
-from stylejobs.engine.train_settings import TrainSettings, build
+from stylejobs.engine.train_settings import TrainSettings, build, read_backbone
 from stylejobs.engine.training import Training, Watch
 from stylejobs.errors import TrainingError
 from stylejobs.records.codec import Limits, encode_image
@@ -80,7 +80,7 @@ class Notebook(Watch):
 
 
 def prepare(told: TrainSettings) -> tuple[Training, Notebook]:
-    method, watch = build(told), Notebook()
+    method, watch = build(told, read_backbone(told)), Notebook()
     return Training(told, method, method.networks, torch.device("cpu"), watch), watch
 
 
@@ -172,7 +172,7 @@ def test_averaged_weights_are_lent_and_given_back(tmp_path):
 
 
 def test_the_average_follows_the_whole_generator(tmp_path):
-    method = build(settings(tmp_path))
+    method = build(settings(tmp_path), None)
     assert set(Ema(method.generator, 0.9).state_dict()) == set(method.generator.state_dict())
 
 

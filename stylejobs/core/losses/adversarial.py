@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylejobs.core.choices import choose
-from stylejobs.core.losses.precision import widen
+from stylejobs.core.precision import widen
 
 Logits = Tensor | Sequence[Tensor]
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from stylejobs.core.losses.content import l1_loss
-from stylejobs.core.losses.precision import widen
+from stylejobs.core.precision import widen
 
 
 def cycle_loss(reconstructed_BCHW: Tensor, image_BCHW: Tensor) -> Tensor:

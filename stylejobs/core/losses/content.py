@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stylejobs.core.backbone import Backbone
-from stylejobs.core.losses.precision import widen
+from stylejobs.core.precision import widen
 
 
 def l1_loss(image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:

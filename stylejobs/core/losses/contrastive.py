@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylejobs.core.losses.precision import widen
+from stylejobs.core.precision import widen
 
 
 def patch_nce(query_BND: Tensor, key_BND: Tensor, temperature: float = 0.07) -> Tensor:

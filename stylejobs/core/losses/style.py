@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylejobs.core.losses.precision import widen
+from stylejobs.core.precision import widen
 
 _MOMENTS_EPSILON = 1e-5  # under the root, as in AdaIN: a channel without variance has a finite slope
 _COVARIANCE_FLOOR = 1e-6  # of the mean variance: features of few pixels have covariances without full rank

@@ -10,7 +10,7 @@ from stylejobs.core.losses.consistency import total_variation
 from stylejobs.core.losses.content import feature_loss
 from stylejobs.core.methods.fast import check_perceptual
 from stylejobs.core.methods.judges import StyleJudge, scale_to_target
-from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn
+from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn, encode_styles
 from stylejobs.core.methods.players import check_numbers
 from stylejobs.core.methods.schedule import InverseDecay, Phase
 from stylejobs.core.networks import build_network
@@ -84,10 +84,8 @@ class Adain(Method):
     def take_turn(self, player: str, networks: Mapping[str, nn.Module], step: Step) -> Turn:
         return self._painter.take_turn(networks, step, step.batch["style"])
 
-    @torch.no_grad()
     def styles(self) -> dict[str, Tensor]:
-        device = next(self.generator.parameters()).device
-        return {name: self.generator.encode_style(image.to(device))[0] for name, image in self._style_images.items()}
+        return encode_styles(self.generator, self._style_images)
 
 
 class Painter:

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from stylejobs.core.augment import diff_augment
 from stylejobs.core.choices import choose
-from stylejobs.core.losses.adversarial import critic_accuracy, critic_loss, generator_loss
+from stylejobs.core.losses.adversarial import generator_loss
 from stylejobs.core.losses.consistency import total_variation
 from stylejobs.core.losses.content import l1_loss
 from stylejobs.core.methods.judges import ContentJudge, StyleJudge
-from stylejobs.core.methods.method import Ingredients, Method, Step, Turn
+from stylejobs.core.methods.method import Ingredients, Method, Step, Turn, encode_styles
 from stylejobs.core.methods.players import (
     UNPENALISED_KINDS,
     adam_player,
     build_plain_critic,
     check_numbers,
     check_phases,
+    criticise,
 )
 from stylejobs.core.methods.schedule import Phase
 from stylejobs.core.networks import build_network
@@ -151,11 +152,7 @@ class ContentGan(Method):
         with torch.no_grad():
             fake_BCHW = step.kept.get("stylized")
             fake_BCHW = self._stylize(networks, step) if fake_BCHW is None else fake_BCHW
-        moment = step.moment
-        real = networks["critic"](diff_augment(step.batch["style"], moment.augment, moment.rng))
-        fake = networks["critic"](diff_augment(fake_BCHW, moment.augment, moment.rng))
-        accuracy = critic_accuracy(self._o.gan, real, fake)
-        return Turn({"critic": critic_loss(self._o.gan, real, fake)}, {"accuracy": accuracy.detach()})
+        return criticise(self._o.gan, networks["critic"], step.batch["style"], fake_BCHW, step.moment)
 
     def _stylize(self, networks: Mapping[str, nn.Module], step: Step) -> Tensor:
         """The content in the style of the batch's style images; `style_modulated` also in styles that it invents.
@@ -182,12 +179,9 @@ class ContentGan(Method):
             return F.one_hot(domain_B, len(self._ingredients.domains)).to(like_BCHW)
         return like_BCHW.new_zeros(domain_B.shape[0], 0)
 
-    @torch.no_grad()
     def styles(self) -> dict[str, Tensor]:
         if self.generator_name == "style_modulated":
-            device = next(self.generator.parameters()).device
-            images = self._ingredients.style_images.items()
-            return {name: self.generator.encode_style(image.to(device))[0] for name, image in images}
+            return encode_styles(self.generator, self._ingredients.style_images)
         numbers = torch.arange(len(self._ingredients.domains))
         codes_KD = self._codes(numbers, torch.zeros(1))
         return {name: codes_KD[index] for index, name in enumerate(self._ingredients.domains) if index}

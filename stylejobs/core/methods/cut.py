@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from stylejobs.core.augment import diff_augment
 from stylejobs.core.choices import choose
-from stylejobs.core.losses.adversarial import critic_accuracy, critic_loss, generator_loss
+from stylejobs.core.losses.adversarial import generator_loss
 from stylejobs.core.losses.contrastive import patch_nce
-from stylejobs.core.methods.cyclegan import split_rows
 from stylejobs.core.methods.method import Ingredients, Method, Step, Turn
-from stylejobs.core.methods.players import UNPENALISED_KINDS, adam_player, build_plain_critic, check_numbers
+from stylejobs.core.methods.players import UNPENALISED_KINDS, adam_player, build_plain_critic, check_numbers, criticise
 from stylejobs.core.methods.schedule import Phase
 from stylejobs.core.networks import build_network
 from stylejobs.core.networks.layers import init_normal
@@ -145,11 +144,7 @@ class Cut(Method):
         return Turn(terms)
 
     def _train_critic(self, networks: Mapping[str, nn.Module], step: Step) -> Turn:
-        y_BCHW, moment = step.batch["style"], step.moment
-        seen_BCHW = diff_augment(torch.cat([y_BCHW, step.kept["stylized"]]), moment.augment, moment.rng)
-        real, fake = split_rows(networks["critic"](seen_BCHW), len(y_BCHW))
-        accuracy = critic_accuracy(self._o.gan, real, fake)
-        return Turn({"critic": critic_loss(self._o.gan, real, fake)}, {"accuracy": accuracy})
+        return criticise(self._o.gan, networks["critic"], step.batch["style"], step.kept["stylized"], step.moment)
 
     def _translate(
         self, generator: nn.Module, sources_BCHW: Tensor, rng: torch.Generator

@@ -1,6 +1,6 @@
 """CycleGAN (Zhu 2017): two domains without pairs. What is carried over and back must be what it was."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from stylejobs.core.choices import choose
 from stylejobs.core.losses.adversarial import critic_accuracy, critic_loss, domain_classification, generator_loss
 from stylejobs.core.losses.consistency import cycle_loss
 from stylejobs.core.methods.method import Ingredients, Method, Step, Turn
-from stylejobs.core.methods.players import UNPENALISED_KINDS, adam_player, check_numbers
+from stylejobs.core.methods.players import UNPENALISED_KINDS, adam_player, check_numbers, split_rows
 from stylejobs.core.methods.schedule import Moment, Phase
 from stylejobs.core.networks import build_network
 from stylejobs.core.networks.critics import build_critic
@@ -189,13 +189,6 @@ class Cyclegan(Method):
         if self._o.share_trunk:
             return run_parts(networks["inverse_adapter"], networks["trunk"], image_BCHW)
         return networks["inverse"](image_BCHW, image_BCHW.new_zeros(len(image_BCHW), 0))
-
-
-def split_rows(batch: Tensor | Sequence[Tensor], num_rows: int) -> tuple[Any, Any]:
-    """The first rows and the others, of a batch, or of each of a sequence (the logits of several scales)."""
-    if isinstance(batch, Tensor):
-        return batch[:num_rows], batch[num_rows:]
-    return [scale[:num_rows] for scale in batch], [scale[num_rows:] for scale in batch]
 
 
 def _choose_generator(ingredients: Ingredients, options: CycleganOptions) -> tuple[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from stylejobs.core.methods.adain import Painter
 from stylejobs.core.methods.fast import check_perceptual
 from stylejobs.core.methods.judges import StyleJudge
 from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn
-from stylejobs.core.methods.players import check_numbers, check_phases
+from stylejobs.core.methods.players import check_numbers, check_phases, judge
 from stylejobs.core.methods.schedule import InverseDecay, Phase
 from stylejobs.core.networks import build_network
 from stylejobs.core.networks.critics import build_critic
@@ -143,8 +143,7 @@ class Exemplar(Method):
         critic, moment = networks["critic"], step.moment
         real_BCHW = self._fit(step.batch["style"])
         fake_BCHW = self._draw(networks, step).detach()
-        real = critic(diff_augment(real_BCHW, moment.augment, moment.rng))
-        fake = critic(diff_augment(fake_BCHW, moment.augment, moment.rng))
+        real, fake = judge(critic, real_BCHW, fake_BCHW, moment)
         terms = {
             "critic": critic_loss(_GAN, real, fake),
             "gradient_penalty": gradient_penalty(critic, real_BCHW, fake_BCHW, moment.rng),

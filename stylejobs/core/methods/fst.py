@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from stylejobs.core.augment import diff_augment, patch_mosaic
 from stylejobs.core.choices import choose
-from stylejobs.core.losses.adversarial import critic_accuracy, critic_loss, generator_loss
+from stylejobs.core.losses.adversarial import generator_loss
 from stylejobs.core.losses.content import l1_loss
 from stylejobs.core.methods.fast import check_perceptual
 from stylejobs.core.methods.judges import ContentJudge, StyleJudge
-from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn
-from stylejobs.core.methods.players import UNPENALISED_KINDS, build_plain_critic, check_numbers, check_phases
+from stylejobs.core.methods.method import Ingredients, Method, Player, Step, Turn, encode_styles
+from stylejobs.core.methods.players import UNPENALISED_KINDS, build_plain_critic, check_numbers, check_phases, criticise
 from stylejobs.core.methods.schedule import Phase
 from stylejobs.core.networks import build_network
 from stylejobs.core.networks.fst import Reconstruction, levels_code
@@ -205,14 +205,7 @@ class Fst(Method):
         return Turn(terms)
 
     def _criticise(self, networks: Mapping[str, nn.Module], step: Step) -> Turn:
-        moment = step.moment
-        real = networks["critic"](diff_augment(step.kept["real"], moment.augment, moment.rng))
-        fake = networks["critic"](diff_augment(step.kept["fake"], moment.augment, moment.rng))
-        return Turn(
-            {"critic": critic_loss(self._o.gan, real, fake)}, {"accuracy": critic_accuracy(self._o.gan, real, fake)}
-        )
+        return criticise(self._o.gan, networks["critic"], step.kept["real"], step.kept["fake"], step.moment)
 
-    @torch.no_grad()
     def styles(self) -> dict[str, Tensor]:
-        device = next(self.generator.parameters()).device
-        return {name: self.generator.encode_style(image.to(device))[0] for name, image in self._style_images.items()}
+        return encode_styles(self.generator, self._style_images)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from stylejobs.core.backbone import Backbone
 from stylejobs.core.choices import choose
 from stylejobs.core.losses.content import feature_loss, l1_loss
-from stylejobs.core.losses.precision import widen
 from stylejobs.core.losses.style import (
     gaussian_wasserstein,
     gram_distance,
@@ -17,6 +16,7 @@ from stylejobs.core.losses.style import (
     mrf_loss,
     sliced_wasserstein,
 )
+from stylejobs.core.precision import widen
 
 CONTENT_KINDS = ("l1", "l2", "perceptual", "fc6_fc7")
 _NUM_PROJECTIONS = 64

@@ -152,6 +152,13 @@ class Method(ABC):
         }
 
 
+@torch.no_grad()
+def encode_styles(generator: nn.Module, style_images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The code [D] of each style image, by the generator's `encode_style`, on its device."""
+    device = next(generator.parameters()).device
+    return {name: generator.encode_style(image.to(device))[0] for name, image in style_images.items()}
+
+
 @dataclass(frozen=True)
 class Taken:
     """What one step did.

@@ -1,14 +1,17 @@
-"""Players of methods with a critic, and the checks of numbers that the options of several methods share."""
+"""What methods with a critic share: players, the critic's turn, and the checks of their options' numbers."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from stylejobs.core.methods.method import Ingredients, Player
-from stylejobs.core.methods.schedule import linear_decay
+from stylejobs.core.augment import diff_augment
+from stylejobs.core.losses.adversarial import critic_accuracy, critic_loss
+from stylejobs.core.methods.method import Ingredients, Player, Turn
+from stylejobs.core.methods.schedule import Moment, linear_decay
 from stylejobs.core.networks.critics import build_critic
 
 # Without wgan_gp, which wants a gradient penalty.
@@ -64,6 +67,30 @@ def build_plain_critic(method: str, ingredients: Ingredients) -> nn.Module:
     if name == "patch_domain":
         raise ValueError(f"{method}: wanted a critic of one domain, patch for example; got 'patch_domain'")
     return build_critic(name, **options)
+
+
+def judge(critic: nn.Module, real_BCHW: Tensor, fake_BCHW: Tensor, moment: Moment) -> tuple[Any, Any]:
+    """(logits of the real images, logits of the fakes), augmented as the moment says, by one pass of the critic."""
+    seen_BCHW = diff_augment(torch.cat([real_BCHW, fake_BCHW]), moment.augment, moment.rng)
+    return split_rows(critic(seen_BCHW), len(real_BCHW))
+
+
+def criticise(gan: str, critic: nn.Module, real_BCHW: Tensor, fake_BCHW: Tensor, moment: Moment) -> Turn:
+    """The turn of a critic that returns logits alone: its loss as `critic`, and its accuracy.
+
+    Args:
+        gan: one of `UNPENALISED_KINDS`.
+        fake_BCHW: of the real images' size, detached.
+    """
+    real, fake = judge(critic, real_BCHW, fake_BCHW, moment)
+    return Turn({"critic": critic_loss(gan, real, fake)}, {"accuracy": critic_accuracy(gan, real, fake)})
+
+
+def split_rows(batch: Tensor | Sequence[Tensor], num_rows: int) -> tuple[Any, Any]:
+    """The first rows and the others, of a batch, or of each of a sequence (the logits of several scales)."""
+    if isinstance(batch, Tensor):
+        return batch[:num_rows], batch[num_rows:]
+    return [scale[:num_rows] for scale in batch], [scale[num_rows:] for scale in batch]
 
 
 def _fits(name: str, value: Any) -> bool:

@@ -20,9 +20,8 @@ from stylejobs.core.losses.adversarial import (
     gradient_penalty,
 )
 from stylejobs.core.losses.consistency import cycle_loss
-from stylejobs.core.methods.cyclegan import split_rows
 from stylejobs.core.methods.method import Ingredients, Method, Step, Turn
-from stylejobs.core.methods.players import adam_player, check_numbers
+from stylejobs.core.methods.players import adam_player, check_numbers, split_rows
 from stylejobs.core.methods.schedule import Phase
 from stylejobs.core.networks import build_network
 from stylejobs.core.networks.critics import build_critic

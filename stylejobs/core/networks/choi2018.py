@@ -10,7 +10,7 @@ from stylejobs.core.networks.layers import (
     build_norm,
     check_images,
     check_inputs,
-    init_he,
+    init_critic,
     init_normal,
     receptive_field_px,
 )
@@ -115,10 +115,7 @@ class PatchDomainCritic(nn.Module):
         self.patch_head = nn.Conv2d(width << (layers - 1), 1, 3, 1, 1, bias=False)
         self.domain_head = nn.Linear(width << (layers - 1), domains, bias=False)
         self.min_px = 2**layers * (2 if norm == "instance" else 1)
-        if norm == "none":
-            init_he(self, 0.01)
-        else:
-            init_normal(self)
+        init_critic(self, norm, 0.01)
 
     @property
     def receptive_field_px(self) -> int:

@@ -12,6 +12,7 @@ from stylejobs.core.choices import choose
 from stylejobs.core.networks.layers import build_conv, check_inputs
 from stylejobs.core.networks.park2019 import StyleAttention
 from stylejobs.core.pixels import crop_to, pad_to_multiple
+from stylejobs.core.precision import widen
 
 _EPS = 1e-5
 _MIN_PX = 32  # the backbones' own limit
@@ -35,7 +36,7 @@ def channel_moments(features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     >>> [moment.item() for moment in channel_moments(torch.tensor([[[[1.0, 1.0], [3.0, 3.0]]]]))]
     [2.0, 1.0000050067901611]
     """
-    wide_BCN = features_BCHW.to(torch.promote_types(features_BCHW.dtype, torch.float32)).flatten(2)
+    wide_BCN = widen(features_BCHW).flatten(2)
     variance_BC = wide_BCN.var(dim=2, correction=0)
     return wide_BCN.mean(dim=2), (variance_BC + _EPS).sqrt()
 

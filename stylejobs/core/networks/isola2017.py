@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from stylejobs.core.networks.layers import build_norm, check_images, init_he, init_normal, receptive_field_px
+from stylejobs.core.networks.layers import build_norm, check_images, init_critic, receptive_field_px
 
 NORM_KINDS = ("instance", "none")
 _MAX_GROWTH = 8
@@ -41,10 +41,7 @@ class PatchCritic(nn.Module):
             in_channels = out_channels
         self.body = nn.Sequential(*parts, nn.Conv2d(in_channels, 1, 4, 1, 1))
         self.min_px = 3 * 2**layers
-        if norm == "none":
-            init_he(self, 0.2)
-        else:
-            init_normal(self)
+        init_critic(self, norm, 0.2)
 
     @property
     def receptive_field_px(self) -> int:

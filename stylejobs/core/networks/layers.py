@@ -108,6 +108,14 @@ def init_normal(module: nn.Module, std: float = 0.02) -> None:
             nn.init.zeros_(part.bias)
 
 
+def init_critic(critic: nn.Module, norm: str, negative_slope: float) -> None:
+    """Draws a critic's weights: N(0, 0.02) where norms bring the signal back to size, He's where there are none."""
+    if norm == "none":
+        init_he(critic, negative_slope)
+    else:
+        init_normal(critic)
+
+
 def init_he(module: nn.Module, negative_slope: float) -> None:
     """Draws every weight of convolutions and linear maps so that leaky ReLUs keep the variance; biases are 0.
 

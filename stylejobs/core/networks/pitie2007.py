@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from stylejobs.core.networks.layers import check_inputs
+from stylejobs.core.precision import widen
 
 
 class Histogram(nn.Module):
@@ -39,10 +40,9 @@ class Histogram(nn.Module):
             stylized_BCHW, the content's size and dtype, clamped to [-1, 1].
         """
         check_inputs(content_BCHW, style_BD, self.style_dim)
-        dtype = torch.promote_types(content_BCHW.dtype, torch.float32)
-        flat_BCN = content_BCHW.to(dtype).flatten(2).contiguous()
+        flat_BCN = widen(content_BCHW).flatten(2).contiguous()
         own_BCL = _quantiles(flat_BCN.detach(), self.levels)
-        style_BCL = style_BD.to(dtype).unflatten(1, (3, self.levels))
+        style_BCL = style_BD.to(flat_BCN.dtype).unflatten(1, (3, self.levels))
         # Values below and above the value: they differ by more than one where many pixels share it.
         below_BCN = torch.searchsorted(own_BCL, flat_BCN.detach(), right=False)
         above_BCN = torch.searchsorted(own_BCL, flat_BCN.detach(), right=True)
@@ -56,8 +56,7 @@ class Histogram(nn.Module):
 
     def encode_style(self, style_BCHW: Tensor) -> Tensor:
         """The quantiles of each image's channels: style_BD [B, 3 * levels], float32 (float64 for float64 input)."""
-        dtype = torch.promote_types(style_BCHW.dtype, torch.float32)
-        return _quantiles(style_BCHW.to(dtype).flatten(2), self.levels).flatten(1)
+        return _quantiles(widen(style_BCHW).flatten(2), self.levels).flatten(1)
 
 
 def _quantiles(values_BCN: Tensor, levels: int) -> Tensor:

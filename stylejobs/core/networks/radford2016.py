@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stylejobs.core.choices import choose
-from stylejobs.core.networks.layers import build_norm, check_images, init_he, init_normal
+from stylejobs.core.networks.layers import build_norm, check_images, init_critic, init_normal
 
 NORM_KINDS = ("instance", "none")
 
@@ -85,10 +85,7 @@ class DcganCritic(nn.Module):
             parts.append(nn.LeakyReLU(0.2))
             in_channels = width << index
         self.body = nn.Sequential(*parts, nn.Conv2d(in_channels, 1, 4))
-        if norm == "none":
-            init_he(self, 0.2)
-        else:
-            init_normal(self)
+        init_critic(self, norm, 0.2)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Judges a batch.

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from stylejobs.core.networks.layers import check_inputs
+from stylejobs.core.precision import widen
 
 # As a share of full scale. A wave of the content below it is rounding noise, whose phase means nothing.
 _MIN_AMPLITUDE = 1e-5
@@ -75,8 +76,7 @@ class Fda(nn.Module):
 
 def _spectrum(image_BCHW: Tensor) -> Tensor:
     """FFT of the image in [0, 1], divided by H W: rows 0, 1, ... -2, -1 cycles, columns 0, 1, ... W // 2 cycles."""
-    wide_BCHW = image_BCHW.to(torch.promote_types(image_BCHW.dtype, torch.float32))
-    return torch.fft.rfft2(wide_BCHW.clamp(-1.0, 1.0).add(1.0).div(2.0), norm="forward")
+    return torch.fft.rfft2(widen(image_BCHW).clamp(-1.0, 1.0).add(1.0).div(2.0), norm="forward")
 
 
 def _rows(cycles: int, side: int) -> list[int]:
