@@ -20,6 +20,9 @@ demo: $(READY) ## real photographs -> shards -> trained model -> stylized datase
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest
 
+faults: $(READY) ## every fault, also those that take minutes
+	$(BIN)/python -m pytest -m "faults or not faults" tests/faults
+
 check: $(READY) ## format, lint and the floors of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -45,4 +48,4 @@ clean: ## remove what demo and tests leave behind (not .venv, not the MLflow sto
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-.PHONY: setup demo test check format lock bench methods clean help
+.PHONY: setup demo test faults check format lock bench methods clean help

@@ -2,6 +2,7 @@
 
 python -m pipelines.stylize source=shards/ dest=stylized/ model=models:/mosaic@champion
 python -m pipelines.stylize source=shards/ dest=stylized/ model=builtin:moments styles=style.png
+python -m pipelines.stylize retry=stylized/ retry_reasons=oom,timeout row_seconds=600
 """
 
 import sys
@@ -12,9 +13,11 @@ from stylejobs import api
 
 def stylize(config: "api.StylizeConfig") -> "api.JobResult":
     """Every row of the source once per variant, exactly once, or a dead letter that says why not."""
+    if config.retry:
+        return api.stylize(*api.plan_retry(config))  # only dead rows, merged into the files of their units
     job, model = api.plan_stylize(config)  # footers only; the model's alias becomes a version and a digest, once
-    if config.plan:
-        return api.describe_plan(job, model)
+    if config.plan is True:
+        return api.describe_plan(config, job, model)  # what it will take, into plan.json; plan=PATH then does just that
     return api.stylize(config, job, model)  # units that are done are skipped, the rest go through Ray Data
 
 

@@ -7,40 +7,67 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stylejobs.config.schema import IngestConfig, PromoteConfig, StylizeConfig, TrainConfig
+    from stylejobs.config.schema import (
+        IngestConfig,
+        PromoteConfig,
+        ReplayConfig,
+        StylizeConfig,
+        TrainConfig,
+        VerifyConfig,
+    )
     from stylejobs.engine.command import run_command
     from stylejobs.engine.ingest import ingest, plan_ingest
+    from stylejobs.engine.plans import describe_plan
     from stylejobs.engine.promote import promote
+    from stylejobs.engine.replay import replay
     from stylejobs.engine.results import JobResult
-    from stylejobs.engine.stylize import describe_plan, plan_stylize, stylize
+    from stylejobs.engine.retry import plan_retry
+    from stylejobs.engine.stylize import plan_stylize, stylize
     from stylejobs.engine.trainer import plan_training, register, train
+    from stylejobs.engine.verify import verify
 
 _HOMES = {
-    "stylejobs.config.schema": ("IngestConfig", "PromoteConfig", "StylizeConfig", "TrainConfig"),
+    "stylejobs.config.schema": (
+        "IngestConfig",
+        "PromoteConfig",
+        "ReplayConfig",
+        "StylizeConfig",
+        "TrainConfig",
+        "VerifyConfig",
+    ),
     "stylejobs.engine.command": ("run_command",),
     "stylejobs.engine.ingest": ("ingest", "plan_ingest"),
+    "stylejobs.engine.plans": ("describe_plan",),
     "stylejobs.engine.promote": ("promote",),
+    "stylejobs.engine.replay": ("replay",),
     "stylejobs.engine.results": ("JobResult",),
-    "stylejobs.engine.stylize": ("describe_plan", "plan_stylize", "stylize"),
+    "stylejobs.engine.retry": ("plan_retry",),
+    "stylejobs.engine.stylize": ("plan_stylize", "stylize"),
     "stylejobs.engine.trainer": ("plan_training", "register", "train"),
+    "stylejobs.engine.verify": ("verify",),
 }
 
 __all__ = [
     "IngestConfig",
     "JobResult",
     "PromoteConfig",
+    "ReplayConfig",
     "StylizeConfig",
     "TrainConfig",
+    "VerifyConfig",
     "describe_plan",
     "ingest",
     "plan_ingest",
+    "plan_retry",
     "plan_stylize",
     "plan_training",
     "promote",
     "register",
+    "replay",
     "run_command",
     "stylize",
     "train",
+    "verify",
 ]
 
 

@@ -16,6 +16,7 @@
     |  |- RegistryError
     |  `- ClusterError
     `- RowError                            one row is bad; never leaves a worker: it becomes a dead letter
+       |- ReadError
        |- DecodeError
        |- GenerateError
        `- EncodeError
@@ -116,6 +117,12 @@ class RowError(StylejobsError):
         self.reason = reason
         self.message = message
         super().__init__(f"{reason}: {message}")
+
+
+class ReadError(RowError):
+    """The bytes of this row cannot be had."""
+
+    stage = "read"
 
 
 class DecodeError(RowError):

@@ -6,39 +6,27 @@ field here and one line in the frozen list of tests/config.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from stylejobs.config.methods import find_unread
+from stylejobs.config.places import REGISTERED, REGISTERED_WORDS, check_dest
 from stylejobs.config.sections import (
     NAME_PATTERN,
     Actors,
-    Cluster,
     Fraction,
     Limits,
+    MaxBadOf,
     Precision,
     Section,
     Session,
     flatten,
     refuse,
 )
+from stylejobs.config.stylizing import StylizeConfig
 from stylejobs.config.training import Backbone, Critic, Generator, Loss, Method, Optim, Recipe, Repair
-
-_REGISTERED = re.compile(r"models:/[^/@:]+(@[A-Za-z0-9_-]+|/[0-9]+)")
-_REGISTERED_WORDS = "models:/NAME@ALIAS or models:/NAME/VERSION"
-
-
-def _check_dest(dest: str, info: ValidationInfo) -> str:
-    if str(info.data.get("source")).rstrip("/") == dest.rstrip("/"):
-        raise refuse(f"wanted a place other than the source; got {dest!r} for both")
-    return dest
-
-
-def _check_model(model: str) -> str:
-    if model.startswith("models:") and not _REGISTERED.fullmatch(model):
-        raise refuse(f"wanted {_REGISTERED_WORDS}; got {model!r}")
-    return model
+from stylejobs.config.verifying import ReplayConfig, VerifyConfig
 
 
 class IngestConfig(Section):
@@ -57,10 +45,11 @@ class IngestConfig(Section):
         description="Labels of labels=csv; none = SOURCE/labels.csv [local path or s3:// URI]",
     )
     image_column: str | None = Field(None, description="Column that holds the images; none = found by itself")
+    max_bad_of: MaxBadOf = MaxBadOf()
     limits: Limits = Limits()
     cluster: Actors = Actors()
 
-    _dest = field_validator("dest")(_check_dest)
+    _dest = field_validator("dest")(check_dest)
 
     @field_validator("labels_csv")
     @classmethod
@@ -127,14 +116,14 @@ class TrainConfig(Section):
 class PromoteConfig(Section):
     """A registered version -> the alias that jobs follow."""
 
-    model: str = Field(description=f"Version to promote: {_REGISTERED_WORDS}")
+    model: str = Field(description=f"Version to promote: {REGISTERED_WORDS}")
     alias: str = Field("champion", max_length=100, description="Alias that moves")
 
     @field_validator("model")
     @classmethod
     def _model_is_registered(cls, model: str) -> str:
-        if not _REGISTERED.fullmatch(model):
-            raise refuse(f"wanted {_REGISTERED_WORDS} (an alias lives in the registry); got {model!r}")
+        if not REGISTERED.fullmatch(model):
+            raise refuse(f"wanted {REGISTERED_WORDS} (an alias lives in the registry); got {model!r}")
         return model
 
     @field_validator("alias")
@@ -146,66 +135,11 @@ class PromoteConfig(Section):
         return alias
 
 
-class StylizeConfig(Section):
-    """Image shards x version x styles -> stylized shards."""
-
-    source: str = Field(description="Images to stylize: image shards, Parquet, folder [local path or s3:// URI]")
-    dest: str = Field(description="Where the stylized dataset goes [local path or s3:// URI]")
-    model: str = Field(description=f"{_REGISTERED_WORDS}, a package folder, or builtin:NAME")
-    styles: tuple[str, ...] | None = Field(
-        None,
-        min_length=1,
-        description="Names of the model's styles, style images, random:SEED, or mixes such as a:0.7+b:0.3; none = all "
-        "that the model carries",
-    )
-    variants: int = Field(1, ge=1, le=100, description="Stylized images of one source image [count]")
-    strength: Literal["auto"] | Fraction = Field(
-        1.0,
-        description="Blend from source (0) to style (1); auto = less for sources that look like the style [fraction]",
-    )
-    preserve_colour: bool = Field(False, description="Take the style's light and dark, keep the source's colours")
-    deblur: Literal["none", "unsharp", "wiener"] = Field(
-        "none", description="Sharpen blurry sources before they are stylized"
-    )
-    deblur_below: float | None = Field(
-        None, gt=0, description="Only sources whose blur_score is lower are sharpened; none = all [dimensionless]"
-    )
-    deblur_sigma_px: float = Field(1.5, gt=0, le=100, description="Deviation of the Gaussian blur to take off [px]")
-    deblur_amount: float = Field(1.0, ge=0, le=10, description="Detail that unsharp adds; 0 = none [fraction]")
-    deblur_noise: float = Field(0.01, gt=0, le=10, description="Noise of wiener; more is softer [noise to signal]")
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of every draw [integer]")
-    size: Literal["keep"] | Annotated[int, Field(ge=8, le=16384)] = Field(
-        "keep", description="Short side of the result; keep = that of the source [px]"
-    )
-    format: Literal["jpeg", "png", "webp"] = Field("jpeg", description="Encoding of the result")
-    quality: int = Field(92, ge=1, le=100, description="Quality of jpeg and webp [percent]")
-    plan: bool = Field(False, description="Write and print the plan, then stop")
-    unit_mb: float = Field(64.0, gt=0, description="Source bytes in one unit of work [MB]")
-    row_group_mb: float = Field(32.0, gt=0, description="Size at which a row group is closed [MB]")
-    max_bad: Fraction = Field(0.005, description="Most bad rows before the job stops with exit code 4 [fraction]")
-    micro_batch: int = Field(8, ge=1, le=1024, description="Most rows of one size in one forward pass [count]")
-    image_column: str | None = Field(None, description="Column that holds the images; none = found by itself")
-    gallery: int = Field(24, ge=0, le=200, description="Pictures in the report [count]")
-    precision: Precision = Field("float32", description="Arithmetic of the generator")
-    limits: Limits = Limits()
-    cluster: Cluster = Cluster()
-    experiment: str = Field("stylejobs", description="MLflow experiment")
-    run_name: str | None = Field(None, description="MLflow run name; none = chosen by the command")
-
-    _dest = field_validator("dest")(_check_dest)
-    _model = field_validator("model")(_check_model)
-
-    @field_validator("deblur_below")
-    @classmethod
-    def _deblur_is_on(cls, deblur_below: float | None, info: ValidationInfo) -> float | None:
-        if deblur_below is not None and info.data.get("deblur") == "none":
-            raise refuse("is read only with deblur=unsharp or deblur=wiener; deblur is none")
-        return deblur_below
-
-
 CONFIGS: dict[str, type[Section]] = {
     "ingest": IngestConfig,
     "train": TrainConfig,
     "promote": PromoteConfig,
     "stylize": StylizeConfig,
+    "verify": VerifyConfig,
+    "replay": ReplayConfig,
 }

@@ -16,11 +16,14 @@ from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
+RANGE_PATTERN = r"^(0(\.[0-9]+)?|1(\.0+)?)-(0(\.[0-9]+)?|1(\.0+)?)$"
 PATTERN_WORDS = {
+    RANGE_PATTERN: "LOW-HIGH, two numbers from 0 to 1 such as 0.3-0.9",
     NAME_PATTERN: "letters, digits and . _ -, first a letter or digit",
     SHA256_PATTERN: "64 lower-case hexadecimal digits",
 }
 Fraction = Annotated[float, Field(ge=0, le=1)]
+FractionRange = Annotated[str, Field(pattern=RANGE_PATTERN)]
 Precision = Literal["float32", "bf16"]
 _CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
@@ -77,7 +80,8 @@ def value_from_words(value: Any, annotation: Any) -> Any:
             value = tuple(item.strip() for item in value.split(","))
     for text in value if isinstance(value, list | tuple) else (value,):
         _check_text(text)
-    if isinstance(value, bool) != (bool in types):
+    is_text_allowed = str in types and isinstance(value, str)
+    if isinstance(value, bool) != (bool in types) and not is_text_allowed:
         wanted = "true or false" if bool in types else "a value, not true or false (YAML reads yes, no, on, off so)"
         raise refuse(f"wanted {wanted}; got {value!r}")
     return value
@@ -126,6 +130,31 @@ class Limits(Section):
     min_side_px: int = Field(8, ge=1, description="Smallest short side [px]")
 
 
+Reason = Literal[
+    "truncated", "not_an_image", "bomb", "too_small", "unsupported", "decode", "oom", "timeout", "encode", "non_finite"
+]
+"""Why a row is dead: see `stylejobs.errors.RowError`."""
+
+
+class MaxBadOf(Section):
+    """Most bad rows for one reason each; none = no budget of its own, `max_bad` counts them all."""
+
+    truncated: Fraction | None = Field(None, description="Files that end too soon [fraction]")
+    not_an_image: Fraction | None = Field(None, description="Bytes that are no image, or no bytes [fraction]")
+    bomb: Fraction | None = Field(None, description="Images above limits.max_mb or max_megapixels [fraction]")
+    too_small: Fraction | None = Field(None, description="Images below limits.min_side_px, or too thin [fraction]")
+    unsupported: Fraction | None = Field(None, description="Formats and modes that are not read [fraction]")
+    decode: Fraction | None = Field(None, description="Images that are damaged inside [fraction]")
+    oom: Fraction | None = Field(None, description="Images that no memory holds [fraction]")
+    timeout: Fraction | None = Field(None, description="Images that take longer than they may [fraction]")
+    encode: Fraction | None = Field(None, description="Results that the format cannot hold [fraction]")
+    non_finite: Fraction | None = Field(None, description="Results that hold NaN or infinity [fraction]")
+
+    def given(self) -> dict[str, float]:
+        """The budgets that somebody set, by reason."""
+        return self.model_dump(exclude_none=True)
+
+
 class Session(Section):
     """How Ray starts when it starts in this process; a cluster at RAY_ADDRESS keeps its own sizes."""
 
@@ -153,3 +182,10 @@ class Cluster(Actors):
 
     actor_gpus: float = Field(0.0, ge=0, description="GPUs that one actor holds; parts such as 0.5 share one [GPUs]")
     threads: int = Field(1, ge=1, le=1024, description="Torch threads in one actor [count]")
+
+
+class Prices(Section):
+    """What an hour costs, in any currency, for the money of `plan=true`."""
+
+    gpu_hour: float | None = Field(None, ge=0, description="Price of a GPU; none = not given [money/h]")
+    cpu_hour: float | None = Field(None, ge=0, description="Price of a logical CPU; none = not given [money/h]")

@@ -10,10 +10,21 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 
 from stylejobs.config.load import format_help, format_show, load_config, split_flags
 from stylejobs.engine.results import JobResult
 from stylejobs.errors import PartialError, StylejobsError
+
+_END: ContextVar[contextlib.ExitStack | None] = ContextVar("end of the running command", default=None)
+
+
+def at_end(callback: Callable[[], None]) -> bool:
+    """Calls back when the running command has written its result; says whether a command is running at all."""
+    end = _END.get()
+    if end is not None:
+        end.callback(callback)
+    return end is not None
 
 
 def run_command(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str] | None = None) -> int:
@@ -26,6 +37,15 @@ def run_command(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str]
         recipe: takes the verb's config, does the work.
         argv: arguments after the verb; None for the command line's.
     """
+    with contextlib.ExitStack() as end:
+        token = _END.set(end)
+        try:
+            return _run(verb, recipe, argv)
+        finally:
+            _END.reset(token)
+
+
+def _run(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     started = time.monotonic()
     _stop_on_sigterm()

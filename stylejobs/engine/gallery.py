@@ -29,10 +29,11 @@ from stylejobs.report.page import (
     render_report,
 )
 from stylejobs.storage import locations
+from stylejobs.storage.markers import Marker
 from stylejobs.storage.reading import read_unit
 from stylejobs.storage.shards import read_shard
+from stylejobs.storage.sinks import read_part
 from stylejobs.storage.sources import Unit
-from stylejobs.storage.units import Marker
 from stylejobs.tracking.tracker import Tracker
 
 _STAGES = ("read", "decode", "generate", "encode", "write")
@@ -45,7 +46,7 @@ _SHOWN_QUALITY = 88
 def write_report(config: StylizeConfig, job: UnitJob, result: JobResult, tracker: Tracker) -> JobResult:
     """Writes DEST/report/index.html and DEST/README.md, logs both to the run, and names the page in the result."""
     report = _report(config, job, result)
-    page, card = render_report(report), render_readme(_card(job, report))
+    page, card = render_report(report), render_readme(_card(job, report, config.sink))
     place = locations.join(job.dest, "report", "index.html")
     locations.write_atomic(place, page.encode())
     locations.write_atomic(locations.join(job.dest, "README.md"), card.encode())
@@ -83,15 +84,16 @@ def _report(config: StylizeConfig, job: UnitJob, result: JobResult) -> Report:
         units=UnitCounts(units["total"], units["done"], units["skipped"], units["failed"]),
         images_per_second=result.images_per_second,
         model=ModelLine(model["name"], model["version"], model["sha256"]),
-        styles=tuple(job.identity["styles"]),
+        styles=tuple(job.settings.drawing.styles),
         parameters=tuple((name, str(value)) for name, value in parameters.items()),
         stage_seconds=tuple((name, result.stage_seconds[name]) for name in _STAGES if name in result.stage_seconds),
         failures=_failures(job),
         gallery=tuple(_gallery(job, config.gallery)),
+        gallery_note="sink=null keeps none." if config.sink == "null" else "",
     )
 
 
-def _card(job: UnitJob, report: Report) -> Card:
+def _card(job: UnitJob, report: Report, sink: str) -> Card:
     schema = carrying_schema(STYLIZED_FIELDS, job.source.carried_schema)
     return Card(
         title=os.path.basename(job.dest),
@@ -104,6 +106,7 @@ def _card(job: UnitJob, report: Report) -> Card:
         model=report.model,
         styles=report.styles,
         parameters=report.parameters,
+        sink=sink,
     )
 
 
@@ -124,7 +127,7 @@ def _failures(job: UnitJob) -> tuple[FailureRow, ...]:
 
 
 def _gallery(job: UnitJob, num_items: int) -> Iterator[GalleryItem]:
-    """Pictures from units all over the job, source beside result; only those units' first row groups are read."""
+    """Pictures from units all over the job, source beside result; of Parquet only their first row groups are read."""
     written = sorted((marker for marker in job.markers.values() if marker.file), key=lambda marker: marker.index)
     num_units = min(_MAX_UNITS_SHOWN, len(written), num_items)
     for number in range(num_units):
@@ -134,16 +137,16 @@ def _gallery(job: UnitJob, num_items: int) -> Iterator[GalleryItem]:
 
 
 def _unit_gallery(job: UnitJob, marker: Marker, num_items: int) -> Iterator[GalleryItem]:
-    columns = ["image", "key", "style", "strength", "width", "height", "source_uri"]
-    table = read_shard(locations.join(job.dest, marker.file), max_row_groups=1, columns=columns)
-    num_items = min(num_items, len(table))
-    rows = [table.slice(item * len(table) // num_items, 1).to_pylist()[0] for item in range(num_items)]
-    _, unit = job.work[marker.fingerprint]
-    sources = _source_images(job, unit, {row["key"] for row in rows})
+    part = read_part(job.dest, marker.file, max_row_groups=1)
+    num_items = min(num_items, len(part.rows))
+    numbers = [item * len(part.rows) // num_items for item in range(num_items)]
+    unit = job.work[marker.fingerprint].unit
+    sources = _source_images(job, unit, {part.rows[number]["key"] for number in numbers})
     limits = replace(job.settings.limits, min_side_px=1)
-    for row in rows:
+    for number in numbers:
+        row = part.rows[number]
         source = _shown(sources.get(row["key"]), limits)
-        result = _shown(row["image"]["bytes"], limits)
+        result = _shown(part.picture(number), limits)
         if source and result:
             yield GalleryItem(
                 source_bytes=source,
@@ -160,7 +163,7 @@ def _unit_gallery(job: UnitJob, marker: Marker, num_items: int) -> Iterator[Gall
 
 def _source_images(job: UnitJob, unit: Unit, keys: set[str]) -> dict[str, bytes | RowError]:
     """Encoded source images of some rows of a unit, reading as little of it as its kind allows."""
-    if unit.kind == "files":
+    if unit.kind in ("files", "list"):
         names = [name for name in unit.files if name in keys]
         unit = replace(unit, files=tuple(names), labels={})
     rows = read_unit(unit, pa.schema([]), job.settings.limits.max_bytes)

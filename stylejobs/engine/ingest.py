@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from stylejobs.config.schema import IngestConfig
+from stylejobs.engine.budget import Budget
 from stylejobs.engine.jobs import carry_out, limits_of
 from stylejobs.engine.results import JobResult
 from stylejobs.engine.session import ray_session
-from stylejobs.engine.unit_job import UnitJob, Workers
+from stylejobs.engine.stream import Workers
+from stylejobs.engine.unit_job import UnitJob
 from stylejobs.engine.writer import Converted, Stopwatch, UnitWorker, WriteSettings, schema_to_text
 from stylejobs.errors import RowError
 from stylejobs.records.codec import Limits, decode_image, encode_image, is_plain_rgb8, read_header
@@ -55,7 +57,7 @@ class Ingester(UnitWorker):
         self._s = settings
         self._pool = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="codec")
 
-    def convert(self, rows: UnitRows, stopwatch: Stopwatch) -> Converted:
+    def convert(self, rows: UnitRows, stopwatch: Stopwatch, part: dict | None = None) -> Converted:
         results = list(self._pool.map(lambda image: self._check(image, stopwatch), rows.images))
         errors = {row: result for row, result in enumerate(results) if isinstance(result, RowError)}
         good = {row: result for row, result in enumerate(results) if isinstance(result, _Picture)}
@@ -122,7 +124,7 @@ def plan_ingest(config: IngestConfig) -> UnitJob:
         },
         worker=Ingester,
         settings=IngestSettings(write, limits, config.max_side, codec_threads=max(1, round(config.cluster.actor_cpus))),
-        max_bad=config.max_bad,
+        budget=Budget(config.max_bad, config.max_bad_of.given()),
         workers=Workers(config.cluster.actors, config.cluster.actor_cpus),
     )
     job.open({"source": source.summary()})

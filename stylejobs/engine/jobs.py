@@ -1,6 +1,9 @@
 """A unit job from its opened books to its result."""
 
 import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from datetime import time as dt_time
 
 from stylejobs.config.sections import Limits as LimitsSection
 from stylejobs.engine.command import failure
@@ -8,7 +11,7 @@ from stylejobs.engine.progress import JobProgress
 from stylejobs.engine.results import JobResult
 from stylejobs.engine.unit_job import UnitJob
 from stylejobs.records.codec import Limits
-from stylejobs.storage.units import Marker
+from stylejobs.storage.markers import Marker
 from stylejobs.tracking.tracker import Tracker
 
 
@@ -17,8 +20,28 @@ def limits_of(section: LimitsSection) -> Limits:
     return Limits(int(section.max_mb * 2**20), section.max_megapixels, section.max_aspect, section.min_side_px)
 
 
-def carry_out(job: UnitJob, tracker: Tracker) -> JobResult:
-    """Does what is left of a job and publishes it; whatever happens, the result says how far it got."""
+def next_deadline(text: str | None, now: float) -> float | None:
+    """A `deadline` of the config as seconds since the epoch [s]: the next such time of day, or the moment it names.
+
+    >>> next_deadline("2030-01-01T07:00:00+00:00", 0.0)
+    1893481200.0
+    """
+    if text is None:
+        return None
+    if "T" in text:
+        return datetime.fromisoformat(text).timestamp()
+    here = datetime.fromtimestamp(now)
+    moment = datetime.combine(here, dt_time.fromisoformat(text))
+    # Through the wall clock, so that a night with a change of summer time ends when people expect it.
+    return (moment if moment > here else moment + timedelta(days=1)).timestamp()
+
+
+def carry_out(job: UnitJob, tracker: Tracker, check: Callable[[], None] | None = None) -> JobResult:
+    """Does what is left of a job and publishes it; whatever happens, the result says how far it got.
+
+    Args:
+        check: comes first; what it raises ends the job before anything is done.
+    """
     started = time.monotonic()
     first = job.count("rows_in")
 
@@ -34,13 +57,20 @@ def carry_out(job: UnitJob, tracker: Tracker) -> JobResult:
         )
 
     try:
+        if check:
+            check()
         job.run(on_unit)
         proof = job.publish()
         result = JobResult(job.verb, proof=proof, details={"manifest_sha256": proof["manifest_sha256"]})
     except (Exception, KeyboardInterrupt) as error:
         result = failure(job.verb, error)
-    seconds = max(1e-9, time.monotonic() - started)
-    num_new = job.count("rows_in") - first
+    finally:
+        job.release()
+    return _counted(job, result, time.monotonic() - started, job.count("rows_in") - first)
+
+
+def _counted(job: UnitJob, result: JobResult, seconds: float, num_new: int) -> JobResult:
+    """The result with what the job knows of its rows and units; `num_new` rows were done in `seconds`."""
     return result.with_(
         dest=job.dest,
         record_uri=job.dest,
@@ -51,12 +81,13 @@ def carry_out(job: UnitJob, tracker: Tracker) -> JobResult:
             "by_reason": job.by_reason,
         },
         units={
-            "total": len(job.source.units),
+            "total": len(job.work),
             "done": len(job.markers) - job.skipped,
             "skipped": job.skipped,
             "failed": len(job.failures),
         },
-        images_per_second=round(num_new / seconds, 2) if num_new else None,
+        images_per_second=round(num_new / max(1e-9, seconds), 2) if num_new > 0 else None,
         seconds=round(seconds, 3),
         stage_seconds=job.stage_seconds,
+        details={**result.details, **({"balance": job.balance} if job.balance else {})},
     )

@@ -49,7 +49,7 @@ class PinnedModel:
         return {"uri": self.uri, "name": self.name, "version": self.version, "sha256": self.sha256}
 
 
-def pin_model(uri: str, styles: Sequence[str] | None, dest: str, scratch: str) -> PinnedModel:
+def pin_model(uri: str, styles: Sequence[str] | None, dest: str, scratch: str, renew: bool = False) -> PinnedModel:
     """Resolves a model and its styles for a job that writes to `dest`.
 
     A job that goes on uses the package that it pinned in `dest` when it was planned: an alias that has moved since
@@ -61,6 +61,7 @@ def pin_model(uri: str, styles: Sequence[str] | None, dest: str, scratch: str) -
             styles, `random:SEED`; for models with style codes, mixes of these, `monet:0.7+hokusai:0.3`. None for all
             that the model carries.
         scratch: a local folder for the package until `place_model` has copied it.
+        renew: ask the registry where an alias stands now, whatever `dest` holds.
 
     Raises:
         ModelError, StyleError: one of them does not exist or cannot be used.
@@ -70,8 +71,8 @@ def pin_model(uri: str, styles: Sequence[str] | None, dest: str, scratch: str) -
     plan = read_json(locations.join(locations.absolute(dest), "_stylejobs", "plan.json")) or {}
     is_planned = plan.get("model", {}).get("uri") == uri and plan.get("wanted_styles") == wanted
     is_alias = uri.startswith(REGISTERED) and "@" in uri
-    if is_alias and is_planned and locations.exists(locations.join(pinned_uri(dest), "model.json")):
-        return _pinned(plan["model"], pinned_uri(dest))
+    if is_alias and is_planned and not renew and locations.exists(locations.join(pinned_uri(dest), "model.json")):
+        return held_model(dest, plan)
     if uri.startswith(BUILTIN):
         name, version, package_uri = uri.removeprefix(BUILTIN), "builtin", _builtin(uri, scratch)
     elif uri.startswith(REGISTERED):
@@ -80,6 +81,11 @@ def pin_model(uri: str, styles: Sequence[str] | None, dest: str, scratch: str) -
         name, version, package_uri = os.path.basename(uri.rstrip("/")), "", uri
     described = {"uri": uri, "name": name, "version": version, "sha256": read_package(package_uri).sha256}
     return _pinned(described, _with_styles(package_uri, wanted, os.path.join(scratch, "pinned"), uri))
+
+
+def held_model(dest: str, plan: dict) -> PinnedModel:
+    """The model of the job that `dest` holds, from the package that lies there; `plan` is its plan.json."""
+    return _pinned(plan["model"], pinned_uri(dest))
 
 
 def _pinned(described: dict, package_uri: str) -> PinnedModel:

@@ -3,44 +3,29 @@
 Only unit descriptors and unit results pass through Ray; pixels never leave the actor that decoded them.
 """
 
-import functools
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 
-from stylejobs.engine import session
+from stylejobs.engine import command
+from stylejobs.engine.budget import Budget, guess_rows
 from stylejobs.engine.progress import JobProgress
+from stylejobs.engine.stream import Answer, Workers, WorkItem, stream
 from stylejobs.engine.writer import UnitWorker
-from stylejobs.errors import BudgetError, InfrastructureError, SourceError, StylejobsError
-from stylejobs.storage import locations
+from stylejobs.errors import (
+    InfrastructureError,
+    PartialError,
+    SourceError,
+    StylejobsError,
+)
+from stylejobs.storage import lease, locations
 from stylejobs.storage import units as books
-from stylejobs.storage.sources import Source, Unit
-from stylejobs.storage.units import Marker
+from stylejobs.storage.markers import Marker, Markers
+from stylejobs.storage.sources import Source
 
 _MAX_FAILED_UNITS = 8
-_COUNTED = ("rows_in", "rows_ok", "rows_bad", "bytes_in", "bytes_out")
-
-
-@dataclass(frozen=True)
-class Workers:
-    """How many workers a job gets, and what each takes.
-
-    Attributes:
-        actors: None for one per GPU if workers take GPUs, else as many as the cluster's CPUs hold.
-        cpus, gpus: of one actor; fractions share a device.
-    """
-
-    actors: int | None = None
-    cpus: float = 1.0
-    gpus: float = 0.0
-
-    def count(self, num_units: int) -> int:
-        if self.actors is not None:
-            return max(1, min(self.actors, num_units))
-        resources = session.available()
-        fits = resources.get("GPU", 0.0) / self.gpus if self.gpus else resources.get("CPU", 1.0) / max(self.cpus, 1e-9)
-        return max(1, min(int(fits), num_units))
+_COUNTED = ("rows_in", "rows_ok", "rows_bad", "rows_out", "bytes_in", "bytes_out")
 
 
 @dataclass
@@ -50,7 +35,9 @@ class UnitJob:
     Attributes:
         identity: goes, with the unit itself, into every fingerprint; what `dest` is refused for when it differs.
         worker: class of the workers, built once an actor from `settings`.
-        max_bad: largest allowed share of bad rows.
+        budget: how many rows may be bad.
+        parts: what is made of every unit, an item each; a part is a function of its own words, see the worker.
+        deadline: when the job should have stopped, in seconds since the epoch [s].
     """
 
     verb: str
@@ -59,8 +46,10 @@ class UnitJob:
     identity: dict
     worker: type[UnitWorker]
     settings: object
-    max_bad: float
+    budget: Budget
     workers: Workers = field(default_factory=Workers)
+    parts: Sequence[dict] = ({},)
+    deadline: float | None = None
     markers: dict[str, Marker] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     failure_code: int = 1
@@ -68,49 +57,91 @@ class UnitJob:
 
     def __post_init__(self) -> None:
         shared = books.digest(self.identity)
-        self.work = {books.digest([shared, unit.identity()]): (i, unit) for i, unit in enumerate(self.source.units)}
+        self.work: dict[str, WorkItem] = {}
+        for unit in self.source.units:
+            unit_identity = unit.identity()
+            for part in self.parts:
+                fingerprint = books.digest([shared, unit_identity, *([part] if part else [])])
+                self.work[fingerprint] = WorkItem(unit, len(self.work), fingerprint, part)
         self.pending = dict(self.work)
         self._counts: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._balance: Counter[tuple[str, str]] = Counter()
+        self._held = ExitStack()
 
     def open(self, plan: dict) -> None:
         """Takes `dest` for this job, or refuses; finds out what is done already."""
         if locations.is_within(self.dest, self.source.uri) or locations.is_within(self.source.uri, self.dest):
             raise SourceError(f"source={self.source.uri} and dest={self.dest}: one lies in the other; keep them apart")
+        books.check_dest(self.dest, self.identity)
+        self._lease = self._held.enter_context(lease.hold(self.dest, self.verb))
+        self._released_by_command = command.at_end(self._held.close)
         books.open_books(self.dest, self.identity, plan)
-        for marker in books.read_markers(self.dest, self.pending).values():
+        self._books = Markers(self.dest)
+        for marker in self._books.read(self.pending).values():
             self._add(marker)
+        self._books.compact()
         self.skipped = len(self.markers)
-        self.pending = {name: work for name, work in self.pending.items() if name not in self.markers}
+        self.pending = {name: item for name, item in self.pending.items() if name not in self.markers}
+
+    def do_again(self, choose: Callable[[Marker], dict | None]) -> None:
+        """Takes up units that are done, and no others; `choose` adds to the part of those that it wants."""
+        self.pending = {}
+        for name, marker in list(self.markers.items()):
+            more = choose(marker)
+            if more is not None:
+                self.pending[name] = replace(self.work[name], part={**self.work[name].part, **more})
+                self._count(self.markers.pop(name), -1)
+        self.skipped = len(self.markers)
+
+    def release(self) -> None:
+        """Gives `dest` free, unless a command is running, which does so when it has written its result."""
+        if not self._released_by_command:
+            self._held.close()
 
     def run(self, on_unit: Callable[[Marker, JobProgress], None]) -> None:
         """Does the units that are left; `on_unit` sees each as it is done.
 
         Raises:
-            BudgetError: more rows are bad than `max_bad` allows.
+            BudgetError: more rows are bad than the budget allows.
             InfrastructureError: units failed as a whole; the message names them.
+            PartialError: the deadline has come.
         """
-        total = self.source.num_rows
+        total = None if self.source.num_rows is None else self.source.num_rows * len(self.parts)
         with JobProgress(self.verb, total, "images", done=self.count("rows_in")) as progress:
             self._check_budget(total)
             if self.pending:
                 books.withdraw_success(self.dest)
-            for answer in self._stream():
-                if "failed" in answer:
+            for answer in self._answers():
+                if answer.failure:
                     self._note_failure(answer)
+                if answer.value is None:
                     continue
-                marker = Marker(**answer["marker"])
+                marker = Marker(**answer.value["marker"])
                 self._add(marker)
+                self._books.add(marker)
                 bad = self.count("rows_bad")
                 progress.advance(marker.rows_in, f"{bad:,} bad" if bad else "")
                 on_unit(marker, progress)
                 self._check_budget(total)
         if self.failures:
-            raise _failure(self.failure_code, self.failures, len(self.source.units))
+            raise self._failure()
+        if left := len(self.work) - len(self.markers):
+            raise PartialError(f"deadline: {left:,} of {len(self.work):,} units are left; what is done is whole")
         self._check_budget(self.count("rows_in"))
+
+    def _answers(self) -> Iterator[Answer]:
+        """Of the pending items, in the order in which they get done."""
+        if not self.pending:
+            return
+        for answer in stream(list(self.pending.values()), self.worker, self.settings, self.workers, self.deadline):
+            if self._lease.lost:
+                raise InfrastructureError(f"dest={self.dest} has been taken over by another job: {self._lease.lost}")
+            yield answer
 
     def publish(self) -> dict:
         """Every unit is done: clears what no longer belongs; returns the proof, which is to be written last."""
-        return books.clear_and_prove(self.dest, list(self.markers.values()))
+        return books.clear_and_prove(self.dest, self._books, list(self.markers.values()))
 
     def count(self, name: str) -> int:
         """The sum of one of the markers' numbers over all units that are done; asked often, so kept as they come."""
@@ -118,14 +149,27 @@ class UnitJob:
 
     def _add(self, marker: Marker) -> None:
         self.markers[marker.fingerprint] = marker
-        self._counts.update({name: getattr(marker, name) for name in _COUNTED})
+        self._count(marker, 1)
+
+    def _count(self, marker: Marker, sign: int) -> None:
+        balance = {(label, style): n for label, by in marker.balance.items() for style, n in by.items()}
+        held = {name: getattr(marker, name) for name in _COUNTED}
+        for total, counts in ((self._counts, held), (self._reasons, marker.by_reason), (self._balance, balance)):
+            for name, count in counts.items():
+                total[name] += sign * count
+
+    @property
+    def balance(self) -> dict[str, dict[str, int]]:
+        """Rows written by class and style, where the source has classes."""
+        balance: dict[str, dict[str, int]] = {}
+        for (label, style), count in sorted(self._balance.items()):
+            balance.setdefault(label, {})[style] = count
+        return balance
 
     @property
     def by_reason(self) -> dict[str, int]:
-        total: Counter[str] = Counter()
-        for marker in self.markers.values():
-            total.update(marker.by_reason)
-        return dict(total.most_common())
+        """Bad rows by reason, the most frequent first."""
+        return {reason: count for reason, count in self._reasons.most_common() if count}
 
     @property
     def stage_seconds(self) -> dict[str, float]:
@@ -135,78 +179,19 @@ class UnitJob:
         return {stage: round(seconds, 3) for stage, seconds in total.items()}
 
     def _check_budget(self, num_rows: int | None) -> None:
-        """Of `num_rows` in all; None while that is not known (tars have no index)."""
-        bad = self.count("rows_bad")
-        if num_rows and bad and (bad > self.max_bad * num_rows or bad == num_rows):
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.by_reason.items())
-            raise BudgetError(
-                f"{bad:,} of {num_rows:,} rows are bad ({reasons}), more than max_bad={self.max_bad:g} allows; "
-                f"{self.dest}/dead_letter names each; mend the source or raise max_bad"
-            )
+        if num_rows is None:
+            total = len(self.parts) * sum(unit.num_bytes for unit in self.source.units)
+            num_rows = guess_rows(self.count("rows_in"), self.count("bytes_in"), total)
+        self.budget.check(self.by_reason, num_rows, self.dest)
 
-    def _note_failure(self, answer: dict) -> None:
-        self.failures.append(answer["failed"])
-        self.failure_code = max(self.failure_code, answer["exit_code"])
+    def _note_failure(self, answer: Answer) -> None:
+        self.failures.append(answer.failure)
+        self.failure_code = max(self.failure_code, answer.exit_code)
         if len(self.failures) >= _MAX_FAILED_UNITS:
-            raise _failure(self.failure_code, self.failures, len(self.source.units))
+            raise self._failure()
 
-    def _stream(self) -> Iterator[dict]:
-        """Results of the pending units, in the order in which they get done."""
-        if not self.pending:
-            return
-        import ray
-
-        descriptors = [
-            {"unit": json.dumps({"unit": asdict(unit), "index": index, "fingerprint": fingerprint})}
-            for fingerprint, (index, unit) in self.pending.items()
-        ]
-        results = ray.data.from_items(descriptors, override_num_blocks=len(descriptors)).map_batches(
-            **self._placed(self.workers.count(len(descriptors))),
-            batch_size=1,
-            batch_format="numpy",
-            num_cpus=self.workers.cpus,
-            num_gpus=self.workers.gpus or None,
-        )
-        for row in results.iter_rows():
-            yield json.loads(row["result"])
-
-    def _placed(self, size: int) -> dict:
-        """Actors for workers that load a model; the others run as tasks, in processes that are already warm."""
-        from ray.data import ActorPoolStrategy, TaskPoolStrategy
-
-        arguments = (self.worker, self.settings)
-        if self.worker.keeps_state:
-            return {"fn": UnitActor, "fn_constructor_args": arguments, "compute": ActorPoolStrategy(size=size)}
-        return {"fn": _do_unit, "fn_args": arguments, "compute": TaskPoolStrategy(size=size)}
-
-
-def _do_unit(batch: dict, worker: type[UnitWorker], settings: object) -> dict:
-    return UnitActor(worker, settings)(batch)
-
-
-class UnitActor:
-    """A worker as Ray Data sees it: a descriptor in, a result out; a unit that fails does not end the job."""
-
-    def __init__(self, worker: type[UnitWorker], settings: object):
-        # Built with the first unit: what goes wrong is then that unit's failure, with our exit code.
-        self._build, self._worker = functools.partial(worker, settings), None
-
-    def __call__(self, batch: dict) -> dict:
-        work = json.loads(str(batch["unit"][0]))
-        unit = Unit(**{**work["unit"], "row_groups": tuple(work["unit"]["row_groups"])})
-        try:
-            self._worker = self._worker or self._build()
-            answer = {"marker": asdict(self._worker.process(unit, work["index"], work["fingerprint"]))}
-        except Exception as error:
-            code = error.exit_code if isinstance(error, StylejobsError) else 1
-            place = f"{unit.source_uri} {unit.row_groups if unit.kind == 'parquet' else unit.name}"
-            answer = {"failed": f"{place}: {type(error).__name__}: {error}", "exit_code": code}
-        return {"result": [json.dumps(answer)]}
-
-
-def _failure(exit_code: int, failures: list[str], num_units: int) -> StylejobsError:
-    error = InfrastructureError(
-        f"{len(failures)} of {num_units} units failed:\n" + "\n".join(f"  {f}" for f in failures)
-    )
-    error.exit_code = exit_code
-    return error
+    def _failure(self) -> StylejobsError:
+        lines = "\n".join(f"  {failure}" for failure in self.failures)
+        error = InfrastructureError(f"{len(self.failures)} of {len(self.work)} units failed:\n{lines}")
+        error.exit_code = self.failure_code
+        return error

@@ -3,8 +3,9 @@
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from stylejobs.errors import StyleError
 
@@ -22,26 +23,80 @@ class Draw:
     seed: int
 
 
-def draw(seed: int, key: str, variant: int, styles: Sequence[str], strength: float | Mapping[str, float] = 1.0) -> Draw:
-    """The style, strength and seed of copy `variant` of the row `key`.
+SOURCE_VARIANT = -1
+SOURCE_DRAW = Draw(style="", strength=0.0, variant=SOURCE_VARIANT, seed=0)
+"""The row itself, where a dataset keeps it beside its copies."""
 
-    The first copy's style is drawn uniformly from `styles`; each further copy takes the next one, so that the copies of
-    a row differ as long as there are enough styles.
 
-    Args:
-        strength: one for all, or the row's own for each style.
+@dataclass(frozen=True)
+class Drawing:
+    """How the copies of a row are drawn; every draw is a function of (seed, key, variant) and of the row's class.
 
-    >>> [draw(0, "cat/1", variant, ["monet", "hokusai"], 1.0).style for variant in (0, 1, 2)]
-    ['monet', 'hokusai', 'monet']
+    Attributes:
+        styles: weight of each style that a row may get.
+        variants: copies of a row; "each" for one in every style, where the copy's number is the style's.
+        strength: one for all, (low, high) to draw from uniformly, or "auto": the row's own for each style.
+        classes: styles of the rows of a class that is named here, in place of `styles`.
+        include_source: the row itself comes before its copies, as `SOURCE_DRAW`.
     """
-    first = _uniform(f"{seed}\0{key}") % len(styles)
-    style = styles[(first + variant) % len(styles)]
-    return Draw(
-        style=style,
-        strength=strength[style] if isinstance(strength, Mapping) else strength,
-        variant=variant,
-        seed=draw_seed(seed, key, variant),
-    )
+
+    seed: int
+    styles: Mapping[str, float]
+    variants: int | Literal["each"] = 1
+    strength: float | tuple[float, float] | Literal["auto"] = 1.0
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    include_source: bool = False
+
+    def draw(
+        self,
+        key: str,
+        label: object = None,
+        own_strength: Mapping[str, float] | None = None,
+        only: int | None = None,
+    ) -> list[Draw]:
+        """The copies of the row `key` of class `label`, which is named by its text.
+
+        Args:
+            own_strength: of strength "auto", by style.
+            only: of variants "each", the number of the style that is wanted.
+
+        >>> [copy.style for copy in Drawing(0, {"monet": 1.0, "hokusai": 1.0}, variants=3).draw("cat/1")]
+        ['monet', 'hokusai', 'monet']
+        """
+        if self.variants == "each":
+            order, numbers = list(self.styles), range(len(self.styles)) if only is None else [only]
+        else:
+            weights = self.classes.get(str(label), self.styles)
+            order, numbers = order_styles(self.seed, key, weights), range(self.variants)
+        copies = [self._copy(key, variant, order[variant % len(order)], own_strength) for variant in numbers]
+        # Of a row that is done style by style, with the first one only.
+        return [SOURCE_DRAW, *copies] if self.include_source and not only else copies
+
+    def _copy(self, key: str, variant: int, style: str, own_strength: Mapping[str, float] | None) -> Draw:
+        strength = self.strength
+        if strength == "auto":
+            strength = own_strength[style]
+        elif isinstance(strength, tuple):
+            share = _uniform(f"{self.seed}\0{key}\0{variant}\0strength") / 2**64
+            strength = strength[0] + share * (strength[1] - strength[0])
+        return Draw(style, strength, variant, draw_seed(self.seed, key, variant))
+
+
+def order_styles(seed: int, key: str, weights: Mapping[str, float]) -> list[str]:
+    """The order in which the copies of a row take styles: a weighted draw without replacement.
+
+    Each style has a time to wait, exponential with its weight as rate and a function of (seed, key, style) alone; the
+    first to come is the first copy's. So the copies of a row differ as long as there are enough styles, a style comes
+    first in a share of rows that is its weight's, and a style that is added takes its share of rows and no more.
+
+    Source: Efraimidis and Spirakis 2006, doi:10.1016/j.ipl.2005.11.003; Thaler and Ravishankar 1998 for the last.
+    """
+    waits = {
+        style: -math.log((_uniform(f"{seed}\0{key}\0{style}") + 0.5) / 2**64) / weight
+        for style, weight in weights.items()
+        if weight > 0
+    }
+    return sorted(waits, key=lambda style: (waits[style], style))
 
 
 def draw_seed(seed: int, key: str, variant: int) -> int:

@@ -29,6 +29,8 @@ COLUMN_MEANINGS = {
     "blur_score": "how sharp the source was: variance of the Laplacian at one size and contrast; low is blurry",
 }
 FROM_SOURCE = "from the source, unchanged"
+ROWS_AT = {"parquet": "data/*.parquet", "webdataset": "data/*.tar", "files": "lineage/*.parquet", "null": ""}
+"""Which files of a dataset hold its rows, by sink."""
 # Line breaks to YAML but not to JSON, and characters that YAML forbids; all can be written as one four-digit escape.
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _SIZE_CLASSES = (
@@ -51,6 +53,7 @@ class Card:
         columns: (name, type) pairs in the order of the schema.
         parameters: (name, value) pairs in the order to show.
         license: an identifier that the owner of the source gave; None is left out of the header, never guessed.
+        sink: how the rows are kept: "parquet", "webdataset", "files" or "null".
     """
 
     title: str
@@ -65,10 +68,11 @@ class Card:
     parameters: tuple[tuple[str, str], ...] = ()
     resume_command: str | None = None
     license: str | None = None
+    sink: str = "parquet"
 
 
 def render_readme(card: Card) -> str:
-    """Markdown with a YAML header by which `datasets.load_dataset(DEST)` finds data/*.parquet as split `train`.
+    """Markdown with a YAML header by which `datasets.load_dataset(DEST)` finds the rows as split `train`.
 
     Args:
         card: plain values; all text in it is treated as hostile.
@@ -76,7 +80,11 @@ def render_readme(card: Card) -> str:
     environment = build_environment(autoescape=False)
     environment.filters.update(yaml=_to_yaml, code=_to_code, prose=_to_prose)
     return environment.get_template("card.md.j2").render(
-        card=card, meanings=COLUMN_MEANINGS, from_source=FROM_SOURCE, size_class=_size_class(card.rows.ok)
+        card=card,
+        meanings=COLUMN_MEANINGS,
+        from_source=FROM_SOURCE,
+        size_class=_size_class(card.rows.ok),
+        rows_at=ROWS_AT[card.sink],
     )
 
 

@@ -108,6 +108,7 @@ class Report:
         parameters: (name, value) pairs in the order to show.
         stage_seconds: (stage, seconds summed over workers) in the order of the pipeline: read decode generate ...
         rate_points: (seconds since the start, images per second) in order of time.
+        gallery_note: why there is no gallery, where that is meant.
     """
 
     verb: str
@@ -128,6 +129,7 @@ class Report:
     rate_points: tuple[tuple[float, float], ...] = ()
     failures: tuple[FailureRow, ...] = ()
     gallery: tuple[GalleryItem, ...] = ()
+    gallery_note: str = ""
 
 
 def build_environment(autoescape: bool) -> Environment:

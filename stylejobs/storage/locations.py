@@ -206,6 +206,42 @@ def write_atomic(uri: str, data: bytes) -> None:
             raise
 
 
+def create(uri: str, data: bytes) -> bool:
+    """Writes a small file if none is there, and says whether it did; of many who try at once, one succeeds.
+
+    Local: a hard link, which fails if the name is taken. S3: a PUT with `If-None-Match: *`; a server that ignores the
+    header overwrites, so whoever depends on the answer reads the file again a moment later.
+    """
+    filesystem, path = split(uri)
+    with storage_errors("write", uri):
+        if not is_local(filesystem):
+            return _put_if_absent(filesystem, path, data)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+        with open(temporary, "wb") as file:
+            file.write(data)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        return True
+
+
+def _put_if_absent(filesystem: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
+    try:
+        filesystem.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        # s3fs has no class for it: 412 is "it exists", 409 "somebody else is writing it".
+        if any(code in str(error) for code in ("PreconditionFailed", "ConditionalRequestConflict", "pre-conditions")):
+            return False
+        raise
+    return True
+
+
 def delete(uri: str) -> None:
     """Removes one file; fine if it is not there."""
     filesystem, path = split(uri)

@@ -87,7 +87,9 @@ def save_package(
         raise ValueError(f"wanted names of styles that do not begin with {_RESERVED}; got {reserved[0]!r}")
     stored = styles | _match_to_tensors(match, styles)
     weights_bytes = to_safetensors({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-    styles_bytes = to_safetensors({name: code.detach().cpu().float().contiguous() for name, code in stored.items()})
+    # Styles may share a code or a target; a file of safetensors holds no tensor twice.
+    codes = {name: code.detach().cpu().float().contiguous().clone() for name, code in stored.items()}
+    styles_bytes = to_safetensors(codes)
     weights_sha256 = hashlib.sha256(weights_bytes).hexdigest()
     styles_sha256 = hashlib.sha256(styles_bytes).hexdigest()
     package = Package(

@@ -3,169 +3,107 @@
 A row whose bytes cannot be had is not an error of the unit: its image is a `RowError`, to become a dead letter.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from stylejobs.errors import DecodeError, RowError, SourceError
-from stylejobs.records.schema import find_image_column
+from stylejobs.errors import ReadError, RowError, SourceError
 from stylejobs.storage import locations
-from stylejobs.storage.sources import Unit, plain_type
+from stylejobs.storage.descriptors import Unit, tag_of
+from stylejobs.storage.lists import place_of
+from stylejobs.storage.parquet_reading import read_parquet
+from stylejobs.storage.sources import tag_of_files
 from stylejobs.storage.tars import read_samples, too_large
+from stylejobs.storage.unit_rows import UnitRows, no_columns
+
+__all__ = ["UnitRows", "check_unchanged", "read_unit"]
 
 _READ_THREADS = 8
 
 
-@dataclass(frozen=True)
-class UnitRows:
-    """The rows of one unit, in source order; all lists and `carried` are aligned.
-
-    Attributes:
-        keys: the row's key; without one, the name of its image file, `file.parquet/row` with the row's number in the
-            file, or for tars `shard/sample`, where the shard is the tar's name without `.tar` (other endings stay, so
-            that `a.tar` and `a.tgz` have different keys).
-        images: encoded bytes, or why there are none.
-        paths: name of the picture's file where the source has one, else the key.
-        positions: (row group, row within the file), (None, None) for plain files.
-        sources: URI of the file that the row came from.
-        carried: the source's other columns.
-    """
-
-    keys: list[str]
-    images: list[bytes | RowError]
-    paths: list[str]
-    positions: list[tuple[int | None, int | None]]
-    sources: list[str]
-    carried: pa.Table
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
 def read_unit(unit: Unit, carried_schema: pa.Schema, max_bytes: int) -> UnitRows:
-    """Reads a unit. Images above `max_bytes` are not read (files, tars) and give reason `bomb`.
+    """Reads a unit. Images above `max_bytes` are not read (files, lists, tars) and give reason `bomb`.
+
+    Of Parquet with a filter, the columns that it names are read first; of row groups in which no row matches, nothing
+    else is read.
 
     Raises:
         SourceError: the file is gone, has changed its columns, or is corrupt.
         StorageError: the storage cannot be reached.
     """
-    readers = {"parquet": _read_parquet, "tar": _read_tar, "files": _read_files}
+    readers = {"parquet": read_parquet, "tar": _read_tar, "files": _read_files, "list": _read_list}
     try:
         return readers[unit.kind](unit, carried_schema, max_bytes)
     except FileNotFoundError as error:
         raise SourceError(f"{error}: was there when the job was planned and is gone now") from error
 
 
-def _read_parquet(unit: Unit, carried_schema: pa.Schema, max_bytes: int) -> UnitRows:
+def check_unchanged(unit: Unit) -> None:
+    """Refuses what has been read if the source is not what was planned any more; lists are not asked.
+
+    Raises:
+        SourceError: a file has been replaced or is gone.
+    """
     try:
-        table, row_groups = _read_row_groups(unit, carried_schema)
-        images, paths = _images(table[unit.image_column])
-        given = table[unit.key_column].to_pylist() if unit.key_column else [None] * len(table)
-        carried = _carried(table, unit, carried_schema)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{unit.source_uri}: row groups {unit.row_groups} cannot be read: {error}") from error
-    rows = range(unit.first_row, unit.first_row + len(table))
-    keys = [f"{unit.name}/{row}" if key is None else str(key) for key, row in zip(given, rows, strict=True)]
-    return UnitRows(
-        keys=keys,
-        images=images,
-        paths=[path or key for path, key in zip(paths, keys, strict=True)],
-        positions=list(zip(row_groups, rows, strict=True)),
-        sources=[unit.source_uri] * len(keys),
-        carried=carried,
-    )
-
-
-def _read_row_groups(unit: Unit, carried_schema: pa.Schema) -> tuple[pa.Table, list[int]]:
-    """The rows of the unit, and for each its row group."""
-    with locations.open_file(unit.source_uri, cache_type="none") as file:
-        parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
-        # As the plan had it: `schema_arrow` differs from it for UUID and JSON columns of other writers.
-        _check_columns(parquet.metadata.schema.to_arrow_schema(), unit, carried_schema)
-        groups = range(*unit.row_groups)
-        table = parquet.read_row_groups(list(groups))
-        sizes = [parquet.metadata.row_group(group).num_rows for group in groups]
-    if not len(table) == sum(sizes) == unit.num_rows:
+        if unit.kind == "files":
+            tag = tag_of_files({name: locations.stat(locations.join(unit.source_uri, name)) for name in unit.files})
+        elif unit.kind == "list":
+            return
+        else:
+            tag = tag_of(locations.stat(unit.source_uri))
+    except FileNotFoundError as error:
+        raise SourceError(f"{error}: was there when the job was planned and is gone now") from error
+    if tag != unit.tag:
         raise SourceError(
-            f"{unit.source_uri}: row groups {unit.row_groups} hold {len(table)} rows; their footer says {sum(sizes)}, "
-            f"the plan {unit.num_rows}; write the file again, or run the command again if it has changed"
+            f"{unit.source_uri}: was replaced while the job ran; run the command again, which does its units anew"
         )
-    return table, [group for group, size in zip(groups, sizes, strict=True) for _ in range(size)]
-
-
-def _check_columns(schema: pa.Schema, unit: Unit, carried_schema: pa.Schema) -> None:
-    """A file that was written again since the plan may have other columns, which must not pass for the planned."""
-    find_image_column(schema, unit.image_column, unit.source_uri)
-    types = dict(zip(schema.names, schema.types, strict=True))
-    changed = [] if unit.key_column in (None, *types) else [f"{unit.key_column} (gone)"]
-    for field in carried_schema:
-        found = pa.null() if _is_own(field.name, unit) else plain_type(types.get(field.name, pa.null()))
-        if found not in (field.type, pa.null()):
-            changed.append(f"{field.name} (was {field.type}, is {found})")
-    if len(types) < len(schema.names):
-        changed.append("several columns have the same name")
-    if changed:
-        raise SourceError(
-            f"{unit.source_uri}: its columns have changed since the job was planned: {', '.join(changed)}; "
-            "run the command again"
-        )
-
-
-def _is_own(name: str, unit: Unit) -> bool:
-    """Whether a column of the unit's file is its image or key, though another file may carry one of that name."""
-    return name in (unit.image_column, unit.key_column)
-
-
-def _images(column: pa.ChunkedArray) -> tuple[list[bytes | RowError], list[str | None]]:
-    missing = DecodeError("not_an_image", "the image column holds no bytes in this row")
-    values = column.to_pylist()
-    if pa.types.is_struct(column.type):
-        paths = [(value or {}).get("path") for value in values]
-        values = [(value or {}).get("bytes") for value in values]
-    else:
-        paths = [None] * len(values)
-    return [missing if value is None else value for value in values], paths
-
-
-def _carried(table: pa.Table, unit: Unit, schema: pa.Schema) -> pa.Table:
-    """The carried columns in the plan's order and types; a column that this file lacks is null."""
-    found = {name for name in table.column_names if not _is_own(name, unit)}
-    columns = [
-        table[field.name].cast(field.type) if field.name in found else pa.nulls(len(table), field.type)
-        for field in schema
-    ]
-    if not columns:
-        return _no_columns(len(table))
-    return pa.table(columns, schema=schema)
-
-
-def _no_columns(num_rows: int) -> pa.Table:
-    """A table of no columns that still knows its length."""
-    return pa.table({"row": pa.nulls(num_rows)}).select([])
 
 
 def _read_files(unit: Unit, carried_schema: pa.Schema, max_bytes: int) -> UnitRows:
     places = [locations.join(unit.source_uri, name) for name in unit.files]
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         images = list(pool.map(lambda place: _read_file(place, max_bytes), places))
-    carried = pa.table(dict(unit.labels), schema=carried_schema) if unit.labels else _no_columns(len(places))
+    return _file_rows(unit, carried_schema, places, images)
+
+
+def _file_rows(unit: Unit, carried_schema: pa.Schema, places: list[str], images: list[bytes | RowError]) -> UnitRows:
     return UnitRows(
         keys=list(unit.files),
         images=images,
         paths=list(unit.files),
         positions=[(None, None)] * len(places),
         sources=places,
-        carried=carried,
+        carried=pa.table(dict(unit.labels), schema=carried_schema) if unit.labels else no_columns(len(places)),
     )
 
 
 def _read_file(place: str, max_bytes: int) -> bytes | RowError:
     size = locations.stat(place)["size"]
-    return too_large(size, max_bytes) if size > max_bytes else locations.read_bytes(place)
+    if size > max_bytes:
+        return too_large(size, max_bytes)
+    # What the kernel makes up has no size, and may have no end.
+    return locations.read_bytes(place) if size else b""
+
+
+def _read_list(unit: Unit, carried_schema: pa.Schema, max_bytes: int) -> UnitRows:
+    """What a line names need not be there: then its row is bad, and no other."""
+    places = [locations.absolute(place_of(unit.source_uri, uri)) for uri in unit.files]
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        images = list(pool.map(lambda place: _read_listed(place, max_bytes), places))
+    return _file_rows(unit, carried_schema, places, images)
+
+
+def _read_listed(place: str, max_bytes: int) -> bytes | RowError:
+    filesystem, path = locations.split(place)
+    # Devices and pipes have no end.
+    if locations.is_local(filesystem) and not os.path.isfile(path):
+        what = "not a plain file" if os.path.exists(path) else "nothing is there"
+        return ReadError("not_an_image", f"{place}: {what}")
+    try:
+        return _read_file(place, max_bytes)
+    except FileNotFoundError:
+        return ReadError("not_an_image", f"{place}: nothing is there")
 
 
 def _read_tar(unit: Unit, carried_schema: pa.Schema, max_bytes: int) -> UnitRows:

@@ -1,138 +1,110 @@
 """What a job reads: a source of images planned into units of work, from listings and Parquet footers only.
 
-A source is Parquet (a file, or a folder of files), WebDataset tars, or a folder of image files. A *unit* is a range of
-row groups of one Parquet file, one tar, or a run of image files; its descriptor is small, plain and travels to the
-worker, which reads the bytes itself (`stylejobs.storage.reading`). What makes up a unit is a function of the source
-and `unit_bytes` alone, never of the cluster.
+A source is Parquet (a file, or a folder of files), WebDataset tars, a folder of image files, or a list of URIs. A
+*unit* is a range of row groups of one Parquet file, one tar, or a run of image files or of lines; its descriptor is
+small, plain and travels to the worker, which reads the bytes itself (`stylejobs.storage.reading`). What makes up a unit
+is a function of the source, `unit_bytes` and the filter alone, never of the cluster.
 """
 
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stylejobs.errors import SourceError
-from stylejobs.records.schema import WEBDATASET_FIELDS, find_image_column
+from stylejobs.records.schema import WEBDATASET_FIELDS
 from stylejobs.storage import locations
+from stylejobs.storage.descriptors import (
+    IMAGE_ENDINGS,
+    LIST_ENDINGS,
+    PARQUET_ENDINGS,
+    TAR_ENDINGS,
+    Source,
+    Unit,
+    tag_of,
+)
+from stylejobs.storage.filters import parse_where
 from stylejobs.storage.labels import Labels
-
-PARQUET_ENDINGS = (".parquet", ".pq")
-TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-
-_FOOTER_THREADS = 16
-_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One unit of work.
-
-    Attributes:
-        kind: "parquet", "tar" or "files".
-        source_uri: the file (for "files": the folder) that the rows come from.
-        name: the file's name within the source, part of the keys of rows that have none of their own.
-        tag: changes when the bytes of the unit change (etag, or size and modification time).
-        num_bytes: source bytes of the unit.
-        num_rows: rows of the unit; None for a tar, which has no index.
-        row_groups: first and one past the last row group ("parquet").
-        first_row: rows of the file before the unit ("parquet").
-        image_column, key_column: of a "parquet" unit.
-        files: names within the folder ("files"), with `labels` by column, aligned.
-    """
-
-    kind: str
-    source_uri: str
-    name: str
-    tag: str
-    num_bytes: int
-    num_rows: int | None = None
-    row_groups: tuple[int, int] = (0, 0)
-    first_row: int = 0
-    image_column: str = ""
-    key_column: str | None = None
-    files: tuple[str, ...] = ()
-    labels: dict[str, list[str | None]] = field(default_factory=dict)
-
-    def identity(self) -> dict:
-        """What the rows of the unit are a function of: goes into its fingerprint."""
-        described = asdict(self)
-        return {name: value for name, value in described.items() if name not in ("num_bytes", "num_rows")}
-
-
-@dataclass(frozen=True)
-class Source:
-    """A planned source: its units, and the columns that rows carry beside image and key."""
-
-    uri: str
-    kind: str
-    units: list[Unit]
-    carried_schema: pa.Schema
-
-    @property
-    def num_rows(self) -> int | None:
-        counts = [unit.num_rows for unit in self.units]
-        return None if None in counts else sum(counts)
-
-    def summary(self) -> dict:
-        """Its size, for plans and reports."""
-        num_bytes = sum(unit.num_bytes for unit in self.units)
-        return {"uri": self.uri, "kind": self.kind, "units": len(self.units), "rows": self.num_rows, "bytes": num_bytes}
+from stylejobs.storage.lists import plan_list
+from stylejobs.storage.parquet_plan import plan_parquet
 
 
 def plan_source(
-    uri: str, unit_bytes: float, image_column: str | None = None, labels: str = "none", labels_csv: str | None = None
+    uri: str,
+    unit_bytes: float,
+    image_column: str | None = None,
+    labels: str = "none",
+    labels_csv: str | None = None,
+    where: Iterable[str] = (),
 ) -> Source:
     """Plans a source into units.
 
     Args:
-        uri: a Parquet file, a tar, or a folder of either or of images (searched recursively, endings in any case).
+        uri: a Parquet file, a tar, a list of URIs (`stylejobs.storage.lists`), or a folder of Parquet, tars or images
+            (searched recursively, endings in any case).
         unit_bytes: source bytes of a unit, met as closely as row groups and files allow.
         image_column: the column with the encoded images; None finds it.
         labels: "none", "folder" (the name of a file's folder) or "csv"; for image files only.
         labels_csv: where the CSV is; None for SOURCE/labels.csv.
+        where: `column=value` each, see `stylejobs.storage.filters`; for Parquet and lists with columns.
 
     Raises:
         SourceError: nothing is there, nothing usable is in it, or a file cannot be read as what it says it is.
         StorageError: the storage cannot be reached.
     """
+    wanted = parse_where(where)
     root, files = _list_source(uri)
-    by_kind = {
-        "parquet": {
-            name: info for name, info in files.items() if _ends(name, PARQUET_ENDINGS) and not _is_marked(name)
-        },
-        "tar": {name: info for name, info in files.items() if _ends(name, TAR_ENDINGS)},
-        "files": {name: info for name, info in files.items() if _ends(name, IMAGE_ENDINGS)},
+    kind = _find_kind(uri, files)
+    found = files if kind == "list" else _of_kind(kind, files)
+    _check_names(root, found)
+    if labels != "none" and kind != "files":
+        raise SourceError(
+            f"{uri}: labels={labels} is for folders of image files; {kind} sources carry their own columns"
+        )
+    if wanted and kind not in ("parquet", "list"):
+        raise SourceError(
+            f"{uri}: where= needs columns, as Parquet, a .csv or a .jsonl list have them; this is a source of {kind}; "
+            "`ingest` makes Parquet of it, with the column `label` by labels=folder"
+        )
+    if kind == "parquet":
+        return plan_parquet(uri, root, found, unit_bytes, image_column, wanted)
+    if kind == "list":
+        return plan_list(uri, unit_bytes, wanted)
+    if kind == "tar":
+        units = [Unit("tar", _place(root, name), name, tag_of(info), info["size"]) for name, info in found.items()]
+        return Source(uri, kind, units, pa.schema(WEBDATASET_FIELDS))
+    columns = Labels.read(labels, root, labels_csv, list(found))
+    units = list(_plan_files(root, found, unit_bytes, columns))
+    return Source(uri, kind, units, pa.schema([(column, pa.string()) for column in columns.columns]))
+
+
+def _of_kind(kind: str, files: dict[str, dict]) -> dict[str, dict]:
+    endings = {"parquet": PARQUET_ENDINGS, "tar": TAR_ENDINGS, "files": IMAGE_ENDINGS}[kind]
+    return {
+        name: info
+        for name, info in files.items()
+        if _ends(name, endings) and not (kind == "parquet" and _is_marked(name))
     }
+
+
+def _find_kind(uri: str, files: dict[str, dict]) -> str:
+    by_kind = {kind: _of_kind(kind, files) for kind in ("parquet", "tar", "files")}
     kinds = [kind for kind, found in by_kind.items() if found]
     if len(kinds) > 1:
         examples = " and ".join(next(iter(by_kind[kind])) for kind in kinds)
         raise SourceError(
             f"{uri}: holds {' and '.join(kinds)} sources, such as {examples}; name a folder with one kind"
         )
-    if not kinds:
-        endings = " ".join(PARQUET_ENDINGS + TAR_ENDINGS + IMAGE_ENDINGS)
-        raise SourceError(f"{uri}: wanted images ({endings}), found {len(files)} file(s) and none of these")
-    kind = kinds[0]
-    _check_names(root, by_kind[kind])
-    if labels != "none" and kind != "files":
-        raise SourceError(
-            f"{uri}: labels={labels} is for folders of image files; {kind} sources carry their own columns"
-        )
-    if kind == "parquet":
-        return _plan_parquet(uri, root, by_kind[kind], unit_bytes, image_column)
-    if kind == "tar":
-        units = [
-            Unit("tar", _place(root, name), name, _tag(info), info["size"]) for name, info in by_kind[kind].items()
-        ]
-        return Source(uri, kind, units, pa.schema(WEBDATASET_FIELDS))
-    found = Labels.read(labels, root, labels_csv, list(by_kind[kind]))
-    units = list(_plan_files(root, by_kind[kind], unit_bytes, found))
-    return Source(uri, kind, units, pa.schema([(column, pa.string()) for column in found.columns]))
+    if kinds:
+        return kinds[0]
+    if _ends(uri, LIST_ENDINGS) and len(files) == 1:
+        return "list"
+    endings = " ".join(PARQUET_ENDINGS + TAR_ENDINGS + IMAGE_ENDINGS)
+    raise SourceError(
+        f"{uri}: wanted images ({endings}) or a list of their URIs ({' '.join(LIST_ENDINGS)}), found {len(files)} "
+        "file(s) and none of these"
+    )
 
 
 def _list_source(uri: str) -> tuple[str, dict[str, dict]]:
@@ -171,86 +143,8 @@ def _place(root: str, name: str) -> str:
     return locations.join(root, name)
 
 
-def _tag(info: dict) -> str:
-    return f"{info['size']}:{info['tag']}"
-
-
 def _ends(name: str, endings: tuple[str, ...]) -> bool:
     return name.lower().endswith(endings)
-
-
-def _plan_parquet(uri: str, root: str, files: dict, unit_bytes: float, image_column: str | None) -> Source:
-    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        footers = list(pool.map(lambda name: read_footer(_place(root, name)), files))
-    units: list[Unit] = []
-    schemas = []
-    for (name, info), footer in zip(files.items(), footers, strict=True):
-        schema = _arrow_schema(footer, _place(root, name))
-        column = find_image_column(schema, image_column, _place(root, name))
-        key = "key" if "key" in schema.names else None
-        schemas.append(pa.schema([f for f in schema if f.name not in (column, key)], metadata=schema.metadata))
-        shared = {"image_column": column, "key_column": key}
-        units += [
-            Unit("parquet", _place(root, name), name, _tag(info), num_bytes, rows, groups, first_row, **shared)
-            for groups, first_row, rows, num_bytes in _group_row_groups(footer, unit_bytes)
-        ]
-    if not units:
-        raise SourceError(f"{uri}: its {len(files)} Parquet file(s) hold no rows")
-    try:
-        carried = pa.unify_schemas([schema.remove_metadata() for schema in schemas])
-    except pa.ArrowException as error:
-        raise SourceError(f"{uri}: its Parquet files do not have the same columns: {error}") from error
-    # A column that one file requires may be missing, thus null, in another.
-    fields = [pa.field(field.name, plain_type(field.type)) for field in carried]
-    return Source(uri, "parquet", units, pa.schema(fields, metadata=schemas[0].metadata))
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type that rows are carried in: Arrow cannot take rows of views, so these become what they are views of."""
-    return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
-
-
-def read_footer(uri: str) -> pq.FileMetaData:
-    """The footer of a Parquet file: schema, row groups and sizes.
-
-    Raises:
-        SourceError: the file is truncated, damaged, not Parquet, or gone.
-        StorageError: it cannot be read.
-    """
-    try:
-        with locations.open_file(uri) as file:
-            return pq.read_metadata(file)
-    except FileNotFoundError:
-        raise SourceError(f"{uri}: was there when the source was listed and is gone now") from None
-    except _DAMAGE as error:
-        raise _not_parquet(uri, error) from error
-
-
-def _arrow_schema(footer: pq.FileMetaData, uri: str) -> pa.Schema:
-    try:
-        return footer.schema.to_arrow_schema()
-    except _DAMAGE as error:
-        raise _not_parquet(uri, error) from error
-
-
-def _not_parquet(uri: str, error: Exception) -> SourceError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return SourceError(f"{uri}: not a whole Parquet file: {reason}; write it again or leave it out")
-
-
-def _group_row_groups(footer: pq.FileMetaData, unit_bytes: float) -> Iterator[tuple[tuple[int, int], int, int, int]]:
-    """(first, last) row group, rows before, rows and bytes of each unit of one file."""
-    first, first_row, rows, num_bytes = 0, 0, 0, 0
-    for index in range(footer.num_row_groups):
-        group = footer.row_group(index)
-        size = sum(group.column(c).total_compressed_size for c in range(group.num_columns))
-        if rows and num_bytes + size > unit_bytes:
-            yield (first, index), first_row, rows, num_bytes
-            first, first_row, rows, num_bytes = index, first_row + rows, 0, 0
-        rows += group.num_rows
-        num_bytes += size
-    if rows:
-        yield (first, footer.num_row_groups), first_row, rows, num_bytes
 
 
 def _plan_files(root: str, files: dict[str, dict], unit_bytes: float, labels: Labels) -> Iterator[Unit]:
@@ -265,13 +159,18 @@ def _plan_files(root: str, files: dict[str, dict], unit_bytes: float, labels: La
     yield _files_unit(root, batch, files, labels)
 
 
+def tag_of_files(stats: dict[str, dict]) -> str:
+    """The tag of a unit of files: a digest of their names, sizes and times, in order."""
+    lines = "\n".join(f"{name} {tag_of(info)}" for name, info in stats.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def _files_unit(root: str, names: list[str], files: dict[str, dict], labels: Labels) -> Unit:
-    stats = "\n".join(f"{name} {_tag(files[name])}" for name in names)
     return Unit(
         kind="files",
         source_uri=root,
         name=os.path.dirname(names[0]),
-        tag=hashlib.sha256(stats.encode()).hexdigest(),
+        tag=tag_of_files({name: files[name] for name in names}),
         num_bytes=sum(files[name]["size"] for name in names),
         num_rows=len(names),
         files=tuple(names),

@@ -65,11 +65,12 @@ class Sample:
         return {**texts, "members": [(ending, data) for ending, data in self.members.items() if ending not in known]}
 
 
-def read_samples(uri: str, max_bytes: int) -> list[Sample]:
+def read_samples(uri: str, max_bytes: int, max_samples: int | None = None) -> list[Sample]:
     """The samples of a tar, plain or compressed, in the order in which they begin.
 
     Args:
         max_bytes: members above this are not kept in memory: a picture gives reason `bomb`, others are left out.
+        max_samples: stop where one more would begin; None for all.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -81,6 +82,8 @@ def read_samples(uri: str, max_bytes: int) -> list[Sample]:
         folder, _, base = path.rpartition("/")
         stem, _, ending = base.partition(".")
         name = f"{folder}/{stem}" if folder else stem
+        if len(samples) == max_samples and name not in samples:
+            break
         samples.setdefault(name, Sample(name)).add(path, ending, data)
     return list(samples.values())
 

@@ -2,7 +2,7 @@
 
     DEST/data/part-<nnnnn>-<fingerprint12>.parquet
     DEST/dead_letter/part-<nnnnn>-<fingerprint12>.parquet
-    DEST/_stylejobs/plan.json  units/<fingerprint>.json  result.json
+    DEST/_stylejobs/plan.json  units/<fingerprint>.json  lease.json  result.json
     DEST/_SUCCESS              written last
 
 A unit's *fingerprint* is a digest of everything its output is a function of. The marker is written after the files it
@@ -12,41 +12,19 @@ names, so a marker means: whole, and not to be done again. A retry rewrites the 
 import hashlib
 import json
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 
 from stylejobs.errors import DriftError, SourceError
 from stylejobs.storage import locations
+from stylejobs.storage.markers import Marker, Markers
+from stylejobs.storage.sinks import find_strays
 
-_MARKER_THREADS = 16
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "nothing"
 
 
-@dataclass(frozen=True)
-class Marker:
-    """What became of one unit.
-
-    Attributes:
-        index: number of the unit in the plan that it was done under.
-        file: the shard relative to `dest`; None when every row was bad.
-        file_sha256: of the shard's bytes.
-        dead_letter: the dead letters' file relative to `dest`; None when no row was bad.
-        rows_in, rows_ok, rows_bad: source rows read; stylized rows written; source rows dead.
-        by_reason: bad rows by reason.
-        seconds: time by stage, summed over threads.
-    """
-
-    fingerprint: str
-    index: int
-    file: str | None
-    file_sha256: str | None
-    dead_letter: str | None
-    rows_in: int
-    rows_ok: int
-    rows_bad: int
-    by_reason: dict[str, int] = field(default_factory=dict)
-    bytes_in: int = 0
-    bytes_out: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
+_ABSENT = _Absent()
 
 
 def digest(value: object) -> str:
@@ -67,60 +45,75 @@ def _books(dest: str, *parts: str) -> str:
     return locations.join(dest, "_stylejobs", *parts)
 
 
-def open_books(dest: str, identity: dict, plan: dict) -> None:
-    """Makes `dest` ready for a job, or refuses it.
+def check_dest(dest: str, identity: dict) -> None:
+    """Refuses a `dest` that is not this job's; changes nothing.
 
     Args:
         identity: what every output of the job depends on beside its source: verb, model, styles, parameters.
-        plan: written to plan.json together with the identity.
 
     Raises:
         DriftError: `dest` holds the output of another job; the message lists what differs.
         SourceError: `dest` holds files that are not a job's output.
-        StorageError: `dest` cannot be written.
     """
     dest = locations.absolute(dest)
-    held = read_json(_books(dest, "plan.json"))
-    if held is None:
-        strangers = list(locations.list_files(dest))[:3]
+    differences = find_differences(dest, identity)
+    if differences is None:
+        strangers = [place for place in locations.list_files(dest) if not place.endswith("/_stylejobs/lease.json")][:3]
         if strangers:
             raise SourceError(
                 f"dest={dest} is not empty and holds no job of ours, such as {strangers[0]}; choose a new folder"
             )
-    elif held["identity"] != identity:
+    elif differences:
         raise DriftError(
             f"dest={dest} holds the output of another job; what differs:\n"
-            + "\n".join(f"  {line}" for line in _differences(held["identity"], identity))
-            + "\nchoose another dest, or repeat the command that made it"
+            + "\n".join(f"  {line}" for line in differences)
+            + "\nchoose another dest, or repeat the command that made it; stylize also takes snapshot=new"
         )
+
+
+def find_differences(dest: str, identity: dict) -> list[str] | None:
+    """What differs between the job that `dest` holds and this one, a line each; None where it holds none.
+
+    A job of which no unit was ever done has made nothing that could be mixed: it differs in nothing.
+    """
+    held = read_plan_of(dest)
+    if held is None:
+        return None
+    if held["identity"] == identity or not locations.list_files(_books(locations.absolute(dest), "units")):
+        return []
+    return list_differences(held["identity"], identity)
+
+
+def read_plan_of(dest: str) -> dict | None:
+    """The plan.json of a dataset; None where there is none."""
+    return read_json(_books(locations.absolute(dest), "plan.json"))
+
+
+def open_books(dest: str, identity: dict, plan: dict) -> None:
+    """Makes `dest` ready for a job, or refuses it as `check_dest` does; only for who holds its lease.
+
+    Args:
+        plan: written to plan.json together with the identity.
+
+    Raises:
+        StorageError: `dest` cannot be written.
+    """
+    check_dest(dest, identity)
+    dest = locations.absolute(dest)
     locations.check_writable(dest)
     write_json(_books(dest, "plan.json"), {"identity": identity, **plan})
 
 
-def _differences(held: dict, wanted: dict, prefix: str = "") -> list[str]:
+def list_differences(held: dict, wanted: dict, prefix: str = "") -> list[str]:
+    """What differs between two identities, a line each, by dotted name."""
     lines = []
     for name in sorted(held.keys() | wanted.keys()):
-        before, after = held.get(name), wanted.get(name)
+        before, after = held.get(name, _ABSENT), wanted.get(name, _ABSENT)
         if isinstance(before, dict) and isinstance(after, dict):
-            lines += _differences(before, after, f"{prefix}{name}.")
+            lines += list_differences(before, after, f"{prefix}{name}.")
         elif before != after:
             lines.append(f"{prefix}{name}: it was made with {before!r}, this command says {after!r}")
     return lines
-
-
-def read_markers(dest: str, fingerprints: Iterable[str]) -> dict[str, Marker]:
-    """Markers of those of the given units that are done, by fingerprint."""
-    wanted = set(fingerprints)
-    folder = _books(locations.absolute(dest), "units")
-    places = {place.rsplit("/", 1)[-1].removesuffix(".json"): place for place in locations.list_files(folder)}
-    done = sorted(wanted & places.keys())
-    with ThreadPoolExecutor(_MARKER_THREADS) as pool:
-        return dict(zip(done, pool.map(lambda name: Marker(**read_json(places[name])), done), strict=True))
-
-
-def write_marker(dest: str, marker: Marker) -> None:
-    """Says that a unit is done: call it after the files that it names are written."""
-    write_json(_books(dest, "units", f"{marker.fingerprint}.json"), asdict(marker))
 
 
 def withdraw_success(dest: str) -> None:
@@ -128,40 +121,33 @@ def withdraw_success(dest: str) -> None:
     locations.delete(locations.join(dest, "_SUCCESS"))
 
 
-def clear_and_prove(dest: str, markers: list[Marker]) -> dict:
+def clear_and_prove(dest: str, held: Markers, markers: list[Marker]) -> dict:
     """Removes what no longer belongs: files of units whose inputs changed, torn temporary files.
 
     Where it removes files that an earlier proof may vouch for, it withdraws that proof first.
 
     Returns:
-        The proof for `write_success`. Its `manifest_sha256` is a digest of the sorted (fingerprint, file, file_sha256,
-        rows) of all units.
+        The proof for `write_success`: `manifest_sha256`, see `manifest_digest`, and totals.
     """
     dest = locations.absolute(dest)
     kept = {name for marker in markers for name in (marker.file, marker.dead_letter) if name}
     fingerprints = {marker.fingerprint for marker in markers}
     locations.remove_torn_files(dest)
-    strays = [
-        place
-        for folder in ("data", "dead_letter")
-        for place in locations.list_files(locations.join(dest, folder))
-        if f"{folder}/{place.rsplit('/', 1)[-1]}" not in kept
-    ]
-    strays += [
-        place
-        for place in locations.list_files(_books(dest, "units"))
-        if place.rsplit("/", 1)[-1].removesuffix(".json") not in fingerprints
-    ]
-    if strays:
+    strays = find_strays(dest, kept, fingerprints)
+    if strays or len(held) > len(fingerprints):
         # An earlier proof may vouch for them, and the machine may go away before the new one is written.
         withdraw_success(dest)
     for place in strays:
         locations.delete(place)
-    manifest = digest(
-        [[m.fingerprint, m.file, m.file_sha256, m.rows_ok] for m in sorted(markers, key=lambda m: m.fingerprint)]
-    )
+    held.keep_only(fingerprints)
     totals = {"units": len(markers), "rows": sum(m.rows_ok for m in markers), "bad": sum(m.rows_bad for m in markers)}
-    return {"manifest_sha256": manifest, **totals}
+    return {"manifest_sha256": manifest_digest(markers), **totals}
+
+
+def manifest_digest(markers: Iterable[Marker]) -> str:
+    """A digest of the sorted (fingerprint, file, file_sha256, rows) of all units: what `_SUCCESS` vouches for."""
+    ordered = sorted(markers, key=lambda marker: marker.fingerprint)
+    return digest([[marker.fingerprint, marker.file, marker.file_sha256, marker.rows_ok] for marker in ordered])
 
 
 def write_success(dest: str, proof: dict) -> None:

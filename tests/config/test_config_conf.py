@@ -19,6 +19,8 @@ REQUIRED = {
     "train": ["content=a", "style=b", "name=c"],
     "promote": ["model=models:/m/1"],
     "stylize": ["source=a", "dest=b", "model=models:/m@champion"],
+    "verify": ["dest=b"],
+    "replay": ["dest=b", "key=c"],
 }
 METHOD = ["method=cyclegan"]
 FILES = sorted(CONF.rglob("*.yaml"))

@@ -28,7 +28,7 @@ def test_help_names_every_key_with_its_description(verb: str):
         ("train", "backbone.style_layers", "list a,b|none; default none"),
         ("train", "backbone.sha256", "text of 64 lower-case hexadecimal digits|none; default none"),
         ("stylize", "size", "keep|whole number >= 8, <= 16384; default keep"),
-        ("stylize", "strength", "auto|number >= 0, <= 1; default 1.0"),
+        ("stylize", "style_plan", "text|none; default none"),
         ("stylize", "cluster.actors", "whole number >= 1|none; default none"),
         ("ingest", "labels", "folder|csv|none; default none"),
     ],

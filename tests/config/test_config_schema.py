@@ -6,17 +6,20 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stylejobs.config.schema import CONFIGS, IngestConfig, PromoteConfig, StylizeConfig, TrainConfig
+from stylejobs.config.schema import CONFIGS, IngestConfig, PromoteConfig, StylizeConfig, TrainConfig, VerifyConfig
 from stylejobs.config.sections import list_fields
 
 LIMITS = "limits.max_mb limits.max_megapixels limits.max_aspect limits.min_side_px"
+REASONS = "truncated not_an_image bomb too_small unsupported decode oom timeout encode non_finite"
+MAX_BAD_OF = " ".join(f"max_bad_of.{reason}" for reason in REASONS.split())
 SESSION = "cluster.num_cpus cluster.object_store_mb"
 ACTORS = f"{SESSION} cluster.actors cluster.actor_cpus"
 CLUSTER = f"{ACTORS} cluster.actor_gpus cluster.threads"
+PRICES = "prices.gpu_hour prices.cpu_hour"
 # Growth is a decision: a new key is a promise to everybody's scripts. Add it here in the same change, or leave it out.
 FROZEN = {
     "ingest": f"""source dest max_bad shard_mb row_group_mb max_side labels labels_csv image_column
-        {LIMITS} {ACTORS}""",
+        {MAX_BAD_OF} {LIMITS} {ACTORS}""",
     "train": f"""method content style name steps workers size_px batch precision compile seed threads ema
         style_size_px sample_every log_every use_gpu worker_cpus storage image_column generator.name generator.width
         generator.blocks generator.norm generator.upsample generator.tied generator.attention generator.steps
@@ -30,9 +33,13 @@ FROZEN = {
         recipe.flip_equivariance recipe.phases recipe.mosaic repair.on repair.cooldown_images {LIMITS} {SESSION}
         experiment run_name""",
     "promote": "model alias",
-    "stylize": f"""source dest model styles variants strength preserve_colour deblur deblur_below deblur_sigma_px
-        deblur_amount deblur_noise seed size format quality plan unit_mb row_group_mb
-        max_bad micro_batch image_column gallery precision {LIMITS} {CLUSTER} experiment run_name""",
+    "stylize": f"""source where dest sink model styles style_weights style_plan variants include_source strength
+        preserve_colour deblur deblur_below deblur_sigma_px deblur_amount deblur_noise seed size format quality plan
+        rate canary canary_similarity retry retry_reasons snapshot deadline unit_mb row_group_mb max_bad micro_batch tile_above_megapixels
+        tile_px tile_overlap_px row_seconds image_column gallery precision {MAX_BAD_OF} {LIMITS} {CLUSTER} {PRICES}
+        experiment run_name""",
+    "verify": f"dest sample seed mend {CLUSTER}",
+    "replay": "dest key variant out",
 }
 TRAIN = {"method": "fast", "content": "images", "style": "style.png", "name": "mosaic"}
 STYLIZE = {"source": "images", "dest": "out", "model": "models:/mosaic@champion"}
@@ -50,6 +57,8 @@ def test_required_keys_are_those_of_the_contract():
         "train": ["method", "content", "style", "name"],
         "promote": ["model"],
         "stylize": ["source", "dest", "model"],
+        "verify": ["dest"],
+        "replay": ["dest", "key"],
     }
 
 
@@ -71,6 +80,7 @@ def test_every_key_is_described_and_numbers_have_a_unit_and_a_bound(verb: str):
 @pytest.mark.parametrize("verb", CONFIGS)
 def test_defaults_satisfy_their_own_bounds(verb: str):
     required = {"ingest": {"source": "a", "dest": "b"}, "train": TRAIN, "promote": {"model": "models:/m/1"}}
+    required |= {"verify": {"dest": "b"}, "replay": {"dest": "b", "key": "c"}}
     config = CONFIGS[verb](**required.get(verb, STYLIZE))
     assert CONFIGS[verb].model_validate(config.model_dump()) == config
 
@@ -94,7 +104,7 @@ def test_configs_are_frozen_and_refuse_unknown_keys():
         config.seed = 3
     with pytest.raises(ValidationError, match="frozen"):
         config.limits.max_mb = 3
-    for key in ("deadline", "canary", "retry", "sink"):
+    for key in ("deadline", "canary", "retries", "sink"):
         with pytest.raises(ValidationError, match=key):
             StylizeConfig(**STYLIZE, **{key: "x"})
 
@@ -152,6 +162,10 @@ def test_train_refuses(key: str, value: Any):
         ("size", "half"),
         ("quality", 0),
         ("micro_batch", 1025),
+        ("tile_px", 1000),
+        ("tile_overlap_px", 528),
+        ("tile_above_megapixels", 0),
+        ("row_seconds", 0),
         ("gallery", 201),
         ("max_bad", -0.1),
         ("styles", []),
@@ -159,6 +173,10 @@ def test_train_refuses(key: str, value: Any):
         ("model", "models://mosaic/3"),
         ("dest", "images/"),
         ("source", "s3://id:secret@bucket/x"),
+        ("where", "label"),
+        ("where", ["label=cat", "=dog"]),
+        ("where", []),
+        ("sink", "tar"),
     ],
 )
 def test_stylize_refuses(key: str, value: Any):
@@ -207,3 +225,9 @@ def test_promote_takes_registered_models_only():
     assert PromoteConfig(model="models:/m@candidate").alias == "champion"
     with pytest.raises(ValidationError, match="an alias lives in the registry"):
         PromoteConfig(model="packages/m")
+
+
+def test_the_seed_of_verify_needs_a_sample():
+    assert VerifyConfig(dest="a", sample=3, seed=7).seed == 7
+    with pytest.raises(ValidationError, match="read only with sample=N"):
+        VerifyConfig(dest="a", seed=7)

@@ -75,6 +75,12 @@ class TestRoundTrip:
         assert all(torch.equal(loaded.styles[name], code) for name, code in codes.items())
         assert loaded.generator(draw(4, 3, 8, 9), torch.stack(list(loaded.styles.values()))).shape == (4, 3, 8, 9)
 
+    def test_styles_that_share_a_tensor(self, tmp_path: Path) -> None:
+        code = torch.arange(6.0)
+        save_package(str(tmp_path), "moments", {}, {}, {"a": code, "b": code}, {})
+        styles = load_package(str(tmp_path)).styles
+        assert torch.equal(styles["a"], code) and torch.equal(styles["b"], code)
+
     def test_a_package_may_carry_no_styles(self, tmp_path: Path) -> None:
         save_moments(tmp_path, {})
         assert load_package(str(tmp_path)).styles == {}

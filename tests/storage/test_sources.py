@@ -203,8 +203,8 @@ def test_a_folder_of_several_kinds_is_refused_and_examples_are_named(tmp_path: P
 def test_nothing_there_and_nothing_usable_say_so(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="nothing is there"):
         plan_source(str(tmp_path / "absent"), 1)
-    write_files(tmp_path, {"notes.txt": 1, ".hidden.jpg": 1})
-    for place in (tmp_path, tmp_path / "notes.txt"):
+    write_files(tmp_path, {"notes.md": 1, ".hidden.jpg": 1})
+    for place in (tmp_path, tmp_path / "notes.md"):
         with pytest.raises(SourceError, match=r"found 1 file\(s\) and none of these"):
             plan_source(str(place), 1)
     pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "empty.parquet")

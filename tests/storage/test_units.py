@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 
 from stylejobs.errors import DriftError, SourceError, StorageError
 from stylejobs.storage import locations, units
+from stylejobs.storage.markers import Marker, Markers, write_marker
 from stylejobs.storage.units import (
-    Marker,
     clear_and_prove,
     digest,
+    find_differences,
     open_books,
     part_name,
-    read_markers,
     withdraw_success,
-    write_marker,
     write_success,
 )
 
@@ -43,6 +42,10 @@ def write_outputs(dest: Path, markers: list[Marker]) -> None:
         for name in filter(None, (one.file, one.dead_letter)):
             locations.write_atomic(str(dest / name), name.encode())
         write_marker(str(dest), one)
+
+
+def prove(dest: str, markers: list[Marker]) -> dict:
+    return clear_and_prove(dest, Markers(dest), markers)
 
 
 def files(folder: Path) -> set[str]:
@@ -102,6 +105,7 @@ class TestOpenBooks:
 
     def test_another_job_is_refused_and_every_difference_is_named(self, tmp_path: Path) -> None:
         open_books(str(tmp_path), IDENTITY, {"source": 1})
+        write_marker(str(tmp_path), marker("a"))
         before = (tmp_path / "_stylejobs" / "plan.json").read_bytes()
         other = {
             "verb": "stylize",
@@ -117,8 +121,8 @@ class TestOpenBooks:
         assert lines[1:-1] == [
             "  model.sha256: it was made with '1', this command says '2'",
             "  parameters.q: it was made with 92, this command says 50",
-            "  parameters.size: it was made with None, this command says 64",
-            "  source: it was made with None, this command says 'x'",
+            "  parameters.size: it was made with nothing, this command says 64",
+            "  source: it was made with nothing, this command says 'x'",
             "  styles: it was made with ['a', 'b'], this command says ['b', 'a']",
         ]
         assert (tmp_path / "_stylejobs" / "plan.json").read_bytes() == before
@@ -128,6 +132,7 @@ class TestOpenBooks:
     def test_a_dest_is_refused_exactly_when_the_identity_differs(self, held: dict, wanted: dict) -> None:
         with TemporaryDirectory() as dest:
             open_books(dest, held, {})
+            write_marker(dest, marker("a"))
             open_books(dest, held, {})
             if json.loads(json.dumps(wanted)) == json.loads(json.dumps(held)):
                 open_books(dest, wanted, {})
@@ -135,40 +140,21 @@ class TestOpenBooks:
                 with pytest.raises(DriftError):
                     open_books(dest, wanted, {})
 
+    def test_a_job_of_which_no_unit_was_done_gives_way(self, tmp_path: Path) -> None:
+        open_books(str(tmp_path), IDENTITY, {})
+        assert find_differences(str(tmp_path), {"verb": "other"}) == []
+        open_books(str(tmp_path), {"verb": "other"}, {})
+        write_marker(str(tmp_path), marker("a"))
+        assert find_differences(str(tmp_path), {"verb": "other"}) == []
+        assert find_differences(str(tmp_path), {"verb": "x"}) == [
+            "verb: it was made with 'other', this command says 'x'"
+        ]
+        assert find_differences(str(tmp_path / "empty"), IDENTITY) is None
+
     def test_a_dest_that_cannot_be_written_is_an_error_of_the_storage(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(StorageError, match="cannot write"):
             open_books(str(tmp_path / "file" / "out"), IDENTITY, {})
-
-
-class TestMarkers:
-    def test_they_come_back_as_they_were(self, tmp_path: Path) -> None:
-        full = marker(
-            "a", 5, dead_letter="dead_letter/x", rows_ok=1, rows_bad=2, by_reason={"bomb": 2}, bytes_in=9, bytes_out=8,
-            seconds={"read": 0.25},
-        )  # fmt: skip
-        bare = marker("b", file=None, file_sha256=None)
-        for one in (full, bare):
-            write_marker(str(tmp_path), one)
-        assert read_markers(str(tmp_path), [full.fingerprint, bare.fingerprint]) == {
-            full.fingerprint: full,
-            bare.fingerprint: bare,
-        }
-
-    def test_markers_of_other_plans_are_passed_over(self, tmp_path: Path) -> None:
-        write_marker(str(tmp_path), marker("old"))
-        write_marker(str(tmp_path), marker("new"))
-        assert read_markers(str(tmp_path), [digest("new"), digest("not done")]) == {digest("new"): marker("new")}
-        assert read_markers(str(tmp_path), []) == {}
-
-    def test_a_dest_without_markers_has_none(self, tmp_path: Path) -> None:
-        assert read_markers(str(tmp_path / "absent"), [digest("a")]) == {}
-
-    def test_a_unit_that_is_done_again_has_one_marker(self, tmp_path: Path) -> None:
-        write_marker(str(tmp_path), marker("a"))
-        write_marker(str(tmp_path), marker("a", rows_ok=1))
-        assert read_markers(str(tmp_path), [digest("a")])[digest("a")].rows_ok == 1
-        assert files(tmp_path) == {f"_stylejobs/units/{digest('a')}.json"}
 
 
 class TestProof:
@@ -187,12 +173,12 @@ class TestProof:
         locations.write_atomic(str(tmp_path / "data" / "stray.parquet"), b"x")
         (tmp_path / "data" / f".{part_name(0, digest('a'))}.0123.tmp").write_bytes(b"torn")
         (tmp_path / "_stylejobs" / "units" / ".x.json.0123.tmp").write_bytes(b"torn")
-        clear_and_prove(str(tmp_path), kept)
+        prove(str(tmp_path), kept)
         assert files(tmp_path) == belongs
 
     def test_the_proof_says_what_there_is_and_is_the_last_file(self, tmp_path: Path) -> None:
         markers = [marker("a", rows_ok=2, rows_bad=1), marker("b", rows_ok=0, rows_bad=3, file=None, file_sha256=None)]
-        proof = clear_and_prove(str(tmp_path), markers)
+        proof = prove(str(tmp_path), markers)
         assert not (tmp_path / "_SUCCESS").exists()
         write_success(str(tmp_path), proof)
         said = json.loads((tmp_path / "_SUCCESS").read_text())
@@ -203,18 +189,18 @@ class TestProof:
     def test_it_does_not_depend_on_the_order_in_which_units_got_done(self, markers: list[Marker]) -> None:
         with TemporaryDirectory() as dest:
             in_order = sorted(markers, key=lambda one: one.index)
-            assert clear_and_prove(dest, markers) == clear_and_prove(dest, in_order)
+            assert prove(dest, markers) == prove(dest, in_order)
 
     @pytest.mark.parametrize("change", [{"file_sha256": "0" * 64}, {"rows_ok": 2}, {"file": "data/other"}])
     def test_the_manifest_changes_with_what_was_written(self, tmp_path: Path, change: dict) -> None:
         def manifest(*markers: Marker) -> str:
-            return clear_and_prove(str(tmp_path), list(markers))["manifest_sha256"]
+            return prove(str(tmp_path), list(markers))["manifest_sha256"]
 
         one, other = marker("a"), marker("b")
         assert len({manifest(one, other), manifest(one, replace(other, **change)), manifest(one), manifest(other)}) == 4
 
     def test_it_does_not_change_with_how_long_it_took(self, tmp_path: Path) -> None:
-        first, second = (clear_and_prove(str(tmp_path), [marker("a", seconds={"read": s})]) for s in (1.0, 2.0))
+        first, second = (prove(str(tmp_path), [marker("a", seconds={"read": s})]) for s in (1.0, 2.0))
         assert first == second
 
     def test_it_is_withdrawn_while_work_is_done(self, tmp_path: Path) -> None:
@@ -225,8 +211,8 @@ class TestProof:
 
     def test_an_old_proof_does_not_outlive_what_it_vouches_for(self, tmp_path: Path) -> None:
         write_outputs(tmp_path, [marker("a"), marker("b")])
-        write_success(str(tmp_path), clear_and_prove(str(tmp_path), [marker("a"), marker("b")]))
-        clear_and_prove(str(tmp_path), [marker("a")])
+        write_success(str(tmp_path), prove(str(tmp_path), [marker("a"), marker("b")]))
+        prove(str(tmp_path), [marker("a")])
         # Here the machine may go away: the report comes before the new proof.
         assert not (tmp_path / marker("b").file).exists() and not (tmp_path / "_SUCCESS").exists()
 
@@ -238,6 +224,6 @@ def test_json_files_come_back_and_absent_ones_are_none(tmp_path: Path) -> None:
 
     def test_a_proof_stays_where_nothing_is_removed(self, tmp_path: Path) -> None:
         write_outputs(tmp_path, [marker("a")])
-        write_success(str(tmp_path), clear_and_prove(str(tmp_path), [marker("a")]))
-        clear_and_prove(str(tmp_path), [marker("a")])
+        write_success(str(tmp_path), prove(str(tmp_path), [marker("a")]))
+        prove(str(tmp_path), [marker("a")])
         assert (tmp_path / "_SUCCESS").exists()

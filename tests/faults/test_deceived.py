@@ -1,0 +1,116 @@
+"""Two commands at once, full disks, sources that change or are damaged under a running job, clocks that jump."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.faults.conftest import NUM_UNITS, ROWS, Job, assert_whole, contents, write_source
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_two_commands_on_one_dest(start: Callable[..., Job], undisturbed: dict[str, bytes]) -> None:
+    first = start("out")
+    first.wait_for_units(1)
+    second = start("out")
+    code, result = second.finish(120)
+    assert code == 6 and "is being written by another job" in result["message"], second.text()
+    assert first.finish()[0] == 0, first.text()
+    assert_whole(first.dest, undisturbed)
+
+
+def test_a_row_group_that_is_damaged(start: Callable[..., Job], shards: Path) -> None:
+    data = bytearray(shards.read_bytes())
+    chunk = pq.read_metadata(shards).row_group(7).column(0)
+    data[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 255
+    shards.write_bytes(data)
+    job = start("out", "max_bad=0.1")
+    code, result = job.finish()
+    assert code == 0, job.text()
+    assert result["rows"] == {"in": ROWS, "ok": ROWS - 2, "bad": 2, "by_reason": {"decode": 2}, "written": ROWS - 2}
+    letters = pq.read_table(job.dest / "dead_letter").to_pylist()
+    assert [(letter["row_group"], letter["row"], letter["stage"]) for letter in letters] == [
+        (7, 14, "read"),
+        (7, 15, "read"),
+    ]
+
+
+def test_a_source_that_is_replaced_while_the_job_runs(
+    start: Callable[..., Job], shards: Path, photos: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    job = start("out")
+    job.wait_for_units(3)
+    write_source(tmp_path / "other.parquet", photos["rocket"])
+    os.replace(tmp_path / "other.parquet", shards)
+    code, result = job.finish()
+    assert code == 2 and "was replaced while the job ran" in result["message"], job.text()
+    assert not (job.dest / "_SUCCESS").exists()
+    again, fresh = start("out"), start("fresh")
+    assert again.finish()[0] == 0 and fresh.finish()[0] == 0, again.text() + fresh.text()
+    assert_whole(job.dest, contents(fresh.dest))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Path:
+    """A file system of one megabyte and a half."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("only root can make a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full(
+    start: Callable[..., Job], small_disk: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    (small_disk / "ballast").write_bytes(bytes(1_300_000))
+    (tmp_path / "out").symlink_to(small_disk / "out")
+    (small_disk / "out").mkdir()
+    job = start("out")
+    code, result = job.finish()
+    assert code == 6 and "No space left" in result["message"] and result["resume_command"], job.text()
+    assert not (job.dest / "_SUCCESS").exists()
+    (small_disk / "ballast").unlink()
+    again = start("out")
+    assert again.finish()[0] == 0, again.text()
+    assert_whole(job.dest, undisturbed)
+
+
+def test_a_file_that_is_truncated_and_one_that_is_deleted(
+    start: Callable[..., Job], undisturbed: dict[str, bytes], command: Callable
+) -> None:
+    job = start("out")
+    assert job.finish()[0] == 0, job.text()
+    first, second, *_ = sorted((job.dest / "data").iterdir())
+    first.write_bytes(first.read_bytes()[:-100])
+    second.unlink()
+    found = command("verify", "dest=out", "mend=true", "cluster.object_store_mb=100")
+    assert found.exit_code == 4 and first.name in found.stderr and second.name in found.stderr, found.stderr
+    again = start("out")
+    code, result = again.finish()
+    assert code == 0 and result["units"]["done"] == 2 and result["units"]["skipped"] == NUM_UNITS - 2, again.text()
+    assert_whole(job.dest, undisturbed)
+    assert command("verify", "dest=out", "cluster.object_store_mb=100").exit_code == 0
+
+
+def test_a_clock_that_jumps(
+    verb: Callable, shards: Path, slow_model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The driver's wall clock is an hour off, now one way, now the other, at every look."""
+    line = ["source=in.parquet", f"model={slow_model}", "unit_mb=0.001", "gallery=0"]
+    assert verb("stylize", *line, "dest=steady").exit_code == 0
+    real, looks = time.time, iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: real() + (3600 if next(looks) % 2 else -3600))
+    assert verb("stylize", *line, "dest=jumping").exit_code == 0
+    monkeypatch.undo()
+    assert contents(tmp_path / "jumping") == contents(tmp_path / "steady")
+    shutil.rmtree(tmp_path / "steady")
