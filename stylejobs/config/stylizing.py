@@ -93,8 +93,8 @@ class StylizeConfig(Section):
     )
     retry: str | None = Field(
         None,
-        description="Stylized dataset whose dead rows are done again, by its own plan; limits, row_seconds, max_bad, "
-        "cluster may differ [path or s3:// URI]",
+        description="Stylized dataset whose dead rows are done again by its own plan; limits, row_seconds, max_bad and "
+        "cluster may differ [URI]",
     )
     retry_reasons: tuple[Reason, ...] | None = Field(
         None, min_length=1, description="Only rows that died of these reasons, such as oom,timeout; none = all"

@@ -14,7 +14,7 @@ import torch
 
 from stylejobs.core.metrics import edge_cosine
 from stylejobs.core.pixels import to_float
-from stylejobs.engine.samples import pick_rows, take_rows
+from stylejobs.engine.samples import take_rows
 from stylejobs.engine.stream import Worker, WorkItem
 from stylejobs.engine.stylizer import Stylizer, StylizeSettings
 from stylejobs.engine.writer import Stopwatch, schema_from_text
@@ -56,7 +56,7 @@ class CanaryWorker(Worker):
     def do(self, item: WorkItem) -> dict:
         rows = take_rows(read_unit(item.unit, self._carried, self._s.limits.max_bytes), item.part["rows"])
         if not self._is_warm and len(rows):  # what is done once must not count as the model's pace
-            self._stylizer.convert(pick_rows(rows, [0]), Stopwatch())
+            self._stylizer.convert(rows.select([0]), Stopwatch())
             self._is_warm = True
         started = time.monotonic()
         converted = self._stylizer.convert(rows, Stopwatch())

@@ -84,8 +84,18 @@ def pin_model(uri: str, styles: Sequence[str] | None, dest: str, scratch: str, r
 
 
 def held_model(dest: str, plan: dict) -> PinnedModel:
-    """The model of the job that `dest` holds, from the package that lies there; `plan` is its plan.json."""
-    return _pinned(plan["model"], pinned_uri(dest))
+    """The model of the job that `dest` holds, from the package that lies there; `plan` is its plan.json.
+
+    Raises:
+        ModelError: the package is damaged, or is not the one that the plan was made for.
+    """
+    model = _pinned(plan["model"], pinned_uri(dest))
+    if model.package_sha256 != plan["package_sha256"]:
+        raise ModelError(
+            f"{pinned_uri(dest)}: sha256 {model.package_sha256}, the job was planned with {plan['package_sha256']}; "
+            "somebody put another package there: put the old one back, or choose a new dest"
+        )
+    return model
 
 
 def _pinned(described: dict, package_uri: str) -> PinnedModel:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stylejobs.core.bootstrap import Interval, bootstrap_interval
 from stylejobs.engine.header_sample import HeaderSample
-from stylejobs.engine.samples import narrow, pick_rows, spread_over_files, take_evenly, take_rows
+from stylejobs.engine.samples import narrow, spread_over_files, take_evenly, take_rows
 from stylejobs.engine.stylizer import Stylizer, StylizeSettings
 from stylejobs.engine.writer import Stopwatch, schema_from_text
 from stylejobs.errors import GateError, RowError
@@ -149,7 +149,7 @@ def _read_groups(units: Sequence[Unit], settings: StylizeSettings) -> Iterator[U
         rows = take_rows(read_unit(narrow(unit, num_rows), carried, settings.limits.max_bytes), num_rows)
         num_groups = math.ceil(len(rows) / _GROUP_ROWS)
         for group in range(num_groups):
-            yield pick_rows(rows, range(group, len(rows), num_groups))
+            yield rows.select(range(group, len(rows), num_groups))
 
 
 def _fitting(rows: UnitRows, settings: StylizeSettings, most: float) -> tuple[UnitRows, float]:
@@ -161,7 +161,7 @@ def _fitting(rows: UnitRows, settings: StylizeSettings, most: float) -> tuple[Un
             break
         taken.append(row)
         total += sizes[row]
-    return pick_rows(rows, sorted(taken)), total
+    return rows.select(sorted(taken)), total
 
 
 def _num_pixels(image: bytes | RowError, settings: StylizeSettings) -> float:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 
 from stylejobs.engine.stream import Worker, WorkItem
 from stylejobs.engine.stylizer import Stylizer, StylizeSettings
@@ -95,7 +94,7 @@ class Replayer(Worker):
     def make(self, rows: UnitRows, taken: Iterable[int], part: dict) -> tuple[list[dict], dict[int, RowError]]:
         """All copies of some rows with their lineage, `image` being bytes; errors by the row's number in `rows`."""
         taken = list(taken)
-        converted = self._stylizer.convert(_rows_at(rows, taken), Stopwatch(), part)
+        converted = self._stylizer.convert(rows.select(taken), Stopwatch(), part)
         made = [{**row, "image": row["image"]["bytes"]} for row in converted.table.to_pylist()]
         return made, {taken[row]: error for row, error in converted.errors.items()}
 
@@ -122,17 +121,6 @@ def only_keys(unit: Unit, keys: set[str]) -> Unit:
     kept = [number for number, name in enumerate(unit.files) if name in keys]
     labels = {column: [values[number] for number in kept] for column, values in unit.labels.items()}
     return replace(unit, files=tuple(unit.files[number] for number in kept), labels=labels)
-
-
-def _rows_at(rows: UnitRows, taken: list[int]) -> UnitRows:
-    return UnitRows(
-        keys=[rows.keys[row] for row in taken],
-        images=[rows.images[row] for row in taken],
-        paths=[rows.paths[row] for row in taken],
-        positions=[rows.positions[row] for row in taken],
-        sources=[rows.sources[row] for row in taken],
-        carried=rows.carried.take(pa.array(taken, pa.int64())),
-    )
 
 
 def _agree(name: str, stored: object, made: object) -> bool:

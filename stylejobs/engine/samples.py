@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-import pyarrow as pa
-
 from stylejobs.errors import RowError
 from stylejobs.storage.descriptors import Unit
 from stylejobs.storage.unit_rows import UnitRows
@@ -66,19 +64,7 @@ def narrow(unit: Unit, num_rows: int) -> Unit:
 def take_rows(rows: UnitRows, num_rows: int) -> UnitRows:
     """At most `num_rows` rows of all sizes: evenly by the length of their bytes, then in the order of the source."""
     by_size = sorted(range(len(rows)), key=lambda row: (_num_bytes(rows.images[row]), row))
-    return pick_rows(rows, sorted(take_evenly(by_size, num_rows)))
-
-
-def pick_rows(rows: UnitRows, picked: Sequence[int]) -> UnitRows:
-    """Some rows of a unit, by their numbers in it."""
-    return UnitRows(
-        keys=[rows.keys[row] for row in picked],
-        images=[rows.images[row] for row in picked],
-        paths=[rows.paths[row] for row in picked],
-        positions=[rows.positions[row] for row in picked],
-        sources=[rows.sources[row] for row in picked],
-        carried=rows.carried.take(pa.array(picked, pa.int64())),
-    )
+    return rows.select(sorted(take_evenly(by_size, num_rows)))
 
 
 def _num_bytes(image: bytes | RowError) -> int:

@@ -53,8 +53,10 @@ def plan_stylize(config: StylizeConfig) -> tuple[UnitJob, PinnedModel]:
         # Whoever opens the books may stand in another folder.
         command = {**config.model_dump(mode="json"), "source": locations.absolute(config.source)}
         plan = {"source": source.summary(), "model": model.described(), "wanted_styles": wanted, "command": command}
+        plan["package_sha256"] = model.package_sha256
         job.open({**plan, **extras_of(applied or read_plan_of(dest), identity)})
         place_model(model, job.dest)
+        job.settings = replace(job.settings, learned=job.learned)
     return job, model
 
 

@@ -159,6 +159,15 @@ class UnitJob:
                 total[name] += sign * count
 
     @property
+    def learned(self) -> dict[str, int]:
+        """The least that any worker has noted under each name."""
+        noted = (item for marker in self.markers.values() for item in marker.learned.items())
+        least: dict[str, int] = {}
+        for name, number in noted:
+            least[name] = min(number, least.get(name, number))
+        return least
+
+    @property
     def balance(self) -> dict[str, dict[str, int]]:
         """Rows written by class and style, where the source has classes."""
         balance: dict[str, dict[str, int]] = {}

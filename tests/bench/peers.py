@@ -30,7 +30,7 @@ class PlainStylizer:
 
     def __init__(self, package: str):
         loaded = load_package(package)
-        self._generator = loaded.generator.to(memory_format=torch.channels_last)
+        self._generator = loaded.generator
         self._code_D = loaded.styles["style"]
 
     @torch.inference_mode()

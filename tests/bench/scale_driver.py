@@ -36,10 +36,19 @@ class FirstAnswerError(Exception):
 
 def marker_of(item: WorkItem) -> Marker:
     """What a worker would say of an item."""
-    name = f"data/part-{item.index:05d}-{item.fingerprint[:12]}.parquet"
-    rows = item.unit.num_rows
-    seconds = {"read": 0.1, "decode": 1.0, "generate": 5.0, "encode": 1.0, "write": 0.1}
-    return Marker(item.fingerprint, item.index, name, "0" * 64, None, rows, rows, 0, {}, 2**26, 2**26, seconds)
+    return Marker(
+        fingerprint=item.fingerprint,
+        index=item.index,
+        file=f"data/part-{item.index:05d}-{item.fingerprint[:12]}.parquet",
+        file_sha256="0" * 64,
+        dead_letter=None,
+        rows_in=item.unit.num_rows,
+        rows_ok=item.unit.num_rows,
+        rows_bad=0,
+        bytes_in=2**26,
+        bytes_out=2**26,
+        seconds={"read": 0.1, "decode": 1.0, "generate": 5.0, "encode": 1.0, "write": 0.1},
+    )
 
 
 class Answering(Worker):

@@ -18,8 +18,8 @@ from pathlib import Path
 from tests.bench.pictures import photo_crops, write_model, write_parquet
 
 BUCKET = "bench"
-SIDES_PX = range(160, 420, 20)
-ROWS_A_UNIT, UNITS_A_FILE = 10, 10
+SIDES_PX = (640, 720, 800, 900, 1024)
+ROWS_A_UNIT, UNITS_A_FILE = 4, 10
 
 
 class CountingServer:
@@ -27,26 +27,32 @@ class CountingServer:
 
     def __init__(self, application: Callable, prefix: str):
         self._application, self._prefix = application, prefix
-        self._lock = threading.Lock()
-        self.num_bytes = 0
+        self._sent: list[tuple[float, int]] = []  # appending is atomic: many threads do
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
         counts = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].startswith(self._prefix)
         for part in self._application(environ, start_response):
             if counts:
-                with self._lock:
-                    self.num_bytes += len(part)
+                self._sent.append((time.time(), len(part)))
             yield part
+
+    def num_bytes(self, start: float, end: float) -> int:
+        """What was sent between two moments."""
+        return sum(size for moment, size in self._sent if start <= moment < end)
 
 
 @contextmanager
 def s3_server() -> Iterator[tuple[str, CountingServer]]:
     """An S3 server on loopback; its endpoint and its counter."""
     from moto.server import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Silent(WSGIRequestHandler):
+        def log_request(self, code: object = "-", size: object = "-") -> None:
+            """Requests are counted, not listed."""
 
     counting = CountingServer(DomainDispatcherApplication(create_backend_app), f"/{BUCKET}/source/")
-    server = make_server("127.0.0.1", 0, counting, threaded=True)
+    server = make_server("127.0.0.1", 0, counting, threaded=True, request_handler=Silent)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -58,12 +64,18 @@ def s3_server() -> Iterator[tuple[str, CountingServer]]:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the command: seconds of all, seconds to its first new file, bytes read of the source."""
+    """One run of the command.
+
+    Attributes:
+        first_seconds: until its first new file.
+        num_bytes: read of the source; `report_bytes` of them when all units were done.
+    """
 
     seconds: float
     first_seconds: float
-    num_bytes: int
     units_done: int
+    num_bytes: int
+    report_bytes: int
 
 
 def fill(place: Path, num_units: int, filesystem: object) -> int:
@@ -93,24 +105,30 @@ def forget(dest: Path, fraction: float) -> int:
 def run_command(dest: Path, package: str, endpoint: str, counting: CountingServer) -> Run:
     """The command, once."""
     words = [f"source=s3://{BUCKET}/source", f"dest={dest}", f"model={package}", "unit_mb=0.001"]
-    before, started = counting.num_bytes, time.time()
+    started = time.time()
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.stylize", *words],
         capture_output=True,
         text=True,
         env={**os.environ, **_environment(endpoint), "MLFLOW_TRACKING_URI": f"sqlite:///{dest.parent}/mlflow.db"},
     )
-    seconds = time.time() - started
+    ended = time.time()
     if done.returncode:
         raise RuntimeError(f"stylize ended with {done.returncode}:\n{done.stderr[-4000:]}")
-    new = [path.stat().st_mtime for path in (dest / "data").iterdir() if path.stat().st_mtime > started]
-    units = json.loads(done.stdout.splitlines()[-1])["units"]["done"]
-    return Run(seconds, min(new) - started, counting.num_bytes - before, units)
+    written = [path.stat().st_mtime for path in (dest / "data").iterdir()]
+    new = [moment for moment in written if moment > started]
+    return Run(
+        seconds=ended - started,
+        first_seconds=min(new) - started,
+        units_done=json.loads(done.stdout.splitlines()[-1])["units"]["done"],
+        num_bytes=counting.num_bytes(started, ended),
+        report_bytes=counting.num_bytes(max(new), ended),
+    )
 
 
 def measure(scratch: Path, num_units: int) -> tuple[Run, Run, int]:
     """The full run, the resumed one, and the bytes of the source."""
-    package = write_model(scratch, "johnson narrow")
+    package = write_model(scratch, "moments")
     with s3_server() as (endpoint, counting):
         import fsspec
 

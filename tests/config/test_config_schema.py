@@ -35,9 +35,9 @@ FROZEN = {
     "promote": "model alias",
     "stylize": f"""source where dest sink model styles style_weights style_plan variants include_source strength
         preserve_colour deblur deblur_below deblur_sigma_px deblur_amount deblur_noise seed size format quality plan
-        rate canary canary_similarity retry retry_reasons snapshot deadline unit_mb row_group_mb max_bad micro_batch tile_above_megapixels
-        tile_px tile_overlap_px row_seconds image_column gallery precision {MAX_BAD_OF} {LIMITS} {CLUSTER} {PRICES}
-        experiment run_name""",
+        rate canary canary_similarity retry retry_reasons snapshot deadline unit_mb row_group_mb max_bad micro_batch
+        tile_above_megapixels tile_px tile_overlap_px row_seconds image_column gallery precision {MAX_BAD_OF} {LIMITS}
+        {CLUSTER} {PRICES} experiment run_name""",
     "verify": f"dest sample seed mend {CLUSTER}",
     "replay": "dest key variant out",
 }

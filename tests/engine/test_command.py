@@ -37,6 +37,7 @@ EXIT_CODES = {
     "DecodeError": 1,
     "GenerateError": 1,
     "EncodeError": 1,
+    "ReadError": 1,
 }
 
 
