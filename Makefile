@@ -36,8 +36,11 @@ lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 --no-emit-index-url \
 		--no-annotate --no-header --quiet --upgrade --output-file requirements.lock
 
-bench: $(READY) ## ratios against a plain loop; nothing here is a test
-	$(BIN)/python tests/bench/stylize_ratio.py
+bench: $(READY) ## how fast stylizing is beside a plain loop, a folder script and plain Ray Data; how soon it starts
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.stylize_ratio
+
+bench-scale: $(READY) ## what a very large job costs: driver, resume, memory of a worker, 32 workers
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.scale
 
 methods: $(READY) ## train every tiny recipe from three seeds and write the table of measures (half an hour)
 	$(BIN)/python -m tests.bench.methods_table

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from stylejobs.errors import SourceError
 
-STYLIZED_SCHEMA_VERSION = 2
+STYLIZED_SCHEMA_VERSION = 3
 """Part of every unit's fingerprint: raise it when the meaning of a stylized row changes."""
 
 IMAGE_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -43,7 +43,8 @@ STYLIZED_FIELDS = [
     pa.field("blur_score", pa.float32()),
 ]
 """The lineage of a stylized row, before the columns of its source. `blur_score` is that of the source picture, at the
-size that is stylized; `strength` is the one that was used, also where it was chosen by content match."""
+size that is stylized; `strength` is the one that was used, also where it was chosen by content match. A source that is
+kept beside its copies has variant -1, no style and `is_synthetic` false."""
 
 DEAD_LETTER = pa.schema(
     [
