@@ -51,4 +51,4 @@ clean: ## remove what demo and tests leave behind (not .venv, not the MLflow sto
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-.PHONY: setup demo test faults check format lock bench methods clean help
+.PHONY: setup demo test faults check format lock bench bench-scale methods clean help

@@ -18,7 +18,8 @@ def to_float(image_BHWC: Tensor) -> Tensor:
     """
     if image_BHWC.dtype != torch.uint8 or image_BHWC.ndim != 4:
         raise ValueError(f"wanted uint8 [B, H, W, C]; got {image_BHWC.dtype} {list(image_BHWC.shape)}")
-    return image_BHWC.permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1.0).contiguous()
+    image_BCHW = image_BHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return image_BCHW.div_(127.5).sub_(1.0)
 
 
 def to_uint8(image_BCHW: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ def to_uint8(image_BCHW: Tensor) -> Tensor:
     """
     if not image_BCHW.is_floating_point() or image_BCHW.ndim != 4:
         raise ValueError(f"wanted floats [B, C, H, W]; got {image_BCHW.dtype} {list(image_BCHW.shape)}")
-    levels_BCHW = image_BCHW.to(torch.float32).clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
+    levels_BCHW = image_BCHW.to(torch.float32).clamp(-1.0, 1.0).add_(1.0).mul_(127.5).round_()
     return levels_BCHW.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from stylejobs import __version__
 from stylejobs.config.schema import StylizeConfig
 from stylejobs.engine.results import JobResult
+from stylejobs.engine.samples import narrow, take_evenly
 from stylejobs.engine.unit_job import UnitJob
 from stylejobs.errors import RowError
 from stylejobs.records.codec import Limits, decode_image, encode_image
@@ -127,9 +128,13 @@ def _failures(job: UnitJob) -> tuple[FailureRow, ...]:
 
 
 def _gallery(job: UnitJob, num_items: int) -> Iterator[GalleryItem]:
-    """Pictures from units all over the job, source beside result; of Parquet only their first row groups are read."""
+    """Pictures from units all over the job, source beside result; of Parquet only their first row groups are read.
+
+    A job that goes on reads a hundredth of its units for it, so that resuming costs what is left to do.
+    """
     written = sorted((marker for marker in job.markers.values() if marker.file), key=lambda marker: marker.index)
-    num_units = min(_MAX_UNITS_SHOWN, len(written), num_items)
+    most = min(_MAX_UNITS_SHOWN, 1 + len(written) // 100) if job.skipped else _MAX_UNITS_SHOWN
+    num_units = min(most, len(written), num_items)
     for number in range(num_units):
         marker = written[number * len(written) // num_units]
         share = num_items * (number + 1) // num_units - num_items * number // num_units
@@ -138,10 +143,12 @@ def _gallery(job: UnitJob, num_items: int) -> Iterator[GalleryItem]:
 
 def _unit_gallery(job: UnitJob, marker: Marker, num_items: int) -> Iterator[GalleryItem]:
     part = read_part(job.dest, marker.file, max_row_groups=1)
-    num_items = min(num_items, len(part.rows))
-    numbers = [item * len(part.rows) // num_items for item in range(num_items)]
     unit = job.work[marker.fingerprint].unit
+    numbers = [number for number, row in enumerate(part.rows) if row["is_synthetic"]]
+    if unit.kind != "parquet":
+        numbers = list(take_evenly(numbers, num_items))
     sources = _source_images(job, unit, {part.rows[number]["key"] for number in numbers})
+    numbers = take_evenly([number for number in numbers if part.rows[number]["key"] in sources], num_items)
     limits = replace(job.settings.limits, min_side_px=1)
     for number in numbers:
         row = part.rows[number]
@@ -166,6 +173,8 @@ def _source_images(job: UnitJob, unit: Unit, keys: set[str]) -> dict[str, bytes 
     if unit.kind in ("files", "list"):
         names = [name for name in unit.files if name in keys]
         unit = replace(unit, files=tuple(names), labels={})
+    elif unit.kind == "parquet":
+        unit = narrow(unit, 1)
     rows = read_unit(unit, pa.schema([]), job.settings.limits.max_bytes)
     return {key: image for key, image in zip(rows.keys, rows.images, strict=True) if key in keys}
 

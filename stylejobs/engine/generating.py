@@ -87,6 +87,11 @@ class Place:
     codes: dict[str, Tensor]
 
     @property
+    def memory_format(self) -> torch.memory_format:
+        """How pixels lie in memory where convolutions like it best; on the CPU wide ones lose a sixth channels last."""
+        return torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+
+    @property
     def name(self) -> str:
         """ "cpu", or what the GPU calls itself: another one has other memory."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
@@ -99,7 +104,9 @@ def build_places(generator: nn.Module, codes: Mapping[str, Tensor], use_gpu: boo
     for device in devices:
         here = generator if device.type == "cpu" else copy.deepcopy(generator)
         on_device = {name: code.to(device) for name, code in codes.items()}
-        places.append(Place(device, here.to(device, memory_format=torch.channels_last), on_device))
+        place = Place(device, here.to(device), on_device)
+        place.generator.to(memory_format=place.memory_format)
+        places.append(place)
     return places
 
 
@@ -205,14 +212,15 @@ class Generating:
     @torch.inference_mode()
     def _forward(self, pixels_BHWC: Tensor, batch: Sequence[Content], place: Place) -> tuple[Tensor, list[bool]]:
         """x + strength (y - x) as floats that are not clipped yet, and of which rows y is finite."""
-        content_BCHW = to_float(pixels_BHWC.to(place.device)).contiguous(memory_format=torch.channels_last)
+        content_BCHW = to_float(pixels_BHWC.to(place.device)).contiguous(memory_format=place.memory_format)
         style_BD = torch.stack([place.codes[content.style] for content in batch])
         strength_B111 = torch.tensor([content.strength for content in batch], device=place.device).view(-1, 1, 1, 1)
         sharp_BCHW = self._sharpened(content_BCHW, batch)
         with autocast(place.device.type, self._s.precision):
             stylized_BCHW = place.generator(sharp_BCHW, style_BD)
         stylized_BCHW = stylized_BCHW.float()
-        finite_B = torch.isfinite(stylized_BCHW).flatten(1).all(1).tolist()
+        # One pass: a sum is finite unless a value is not, or they are of 30 digits, which are no pixels either.
+        finite_B = stylized_BCHW.sum(dim=(1, 2, 3)).isfinite().tolist()
         if self._s.preserve_colour:
             stylized_BCHW = keep_colour(stylized_BCHW, content_BCHW)
         return torch.lerp(content_BCHW, stylized_BCHW, strength_B111), finite_B

@@ -4,8 +4,10 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 
 from stylejobs.errors import ClusterError
@@ -53,15 +55,29 @@ def ray_session(num_cpus: int | None = None, object_store_mb: float | None = Non
         return
     folder = tempfile.mkdtemp(prefix="stylejobs-ray-")
     try:
-        if address:
-            _connect(address)
-        else:
-            _start(folder, num_cpus, object_store_mb)
+        with _our_sigterm():
+            if address:
+                _connect(address)
+            else:
+                _start(folder, num_cpus, object_store_mb)
         _quieten()
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _our_sigterm() -> Iterator[None]:
+    """Ray's C++ side takes SIGTERM for a crash, prints a trace and aborts; here it is how schedulers stop a command."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _connect(address: str) -> None:

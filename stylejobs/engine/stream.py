@@ -15,6 +15,8 @@ from stylejobs.engine import session
 from stylejobs.errors import StylejobsError
 from stylejobs.storage.descriptors import Unit
 
+_MAX_BLOCKS = 10_000
+
 
 @dataclass(frozen=True)
 class WorkItem:
@@ -116,7 +118,10 @@ def stream(
     """
     import ray
 
-    results = ray.data.from_items([{"item": item.to_text()} for item in items], override_num_blocks=len(items))
+    # A block an item, so that whoever is free takes the next; of very many a few, since each block costs a millisecond.
+    results = ray.data.from_items(
+        [{"item": item.to_text()} for item in items], override_num_blocks=min(len(items), _MAX_BLOCKS)
+    )
     results = results.map_batches(
         **_placed(worker, settings, deadline, workers.count(len(items))),
         batch_size=1,

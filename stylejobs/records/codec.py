@@ -38,6 +38,9 @@ from stylejobs.errors import DecodeError, EncodeError
 from stylejobs.records import colour, containers
 
 ENCODED_FORMATS = ("jpeg", "png", "webp")
+# Our own limit is a setting, and is checked on the header before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
 _SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 _ORIENTATION_TAG = 0x0112
 _TURN_UPRIGHT = {

@@ -29,7 +29,8 @@ def test_two_commands_on_one_dest(start: Callable[..., Job], undisturbed: dict[s
 def test_a_row_group_that_is_damaged(start: Callable[..., Job], shards: Path) -> None:
     data = bytearray(shards.read_bytes())
     chunk = pq.read_metadata(shards).row_group(7).column(0)
-    data[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 255
+    start_of_chunk = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[start_of_chunk + chunk.total_compressed_size // 2] ^= 255
     shards.write_bytes(data)
     job = start("out", "max_bad=0.1")
     code, result = job.finish()
@@ -59,10 +60,10 @@ def test_a_source_that_is_replaced_while_the_job_runs(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Path:
-    """A file system of one megabyte and a half."""
+    """A file system of six megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(folder)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("only root can make a small file system")
     yield folder
@@ -70,9 +71,10 @@ def small_disk(tmp_path: Path) -> Path:
 
 
 def test_a_disk_that_is_full(
-    start: Callable[..., Job], small_disk: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    start: Callable[..., Job], small_disk: Path, undisturbed: dict[str, bytes], tmp_path: Path, slow_model: str
 ) -> None:
-    (small_disk / "ballast").write_bytes(bytes(1_300_000))
+    model_bytes = sum(path.stat().st_size for path in Path(slow_model).rglob("*") if path.is_file())
+    (small_disk / "ballast").write_bytes(bytes(6 * 2**20 - model_bytes - 700_000))
     (tmp_path / "out").symlink_to(small_disk / "out")
     (small_disk / "out").mkdir()
     job = start("out")
