@@ -87,18 +87,19 @@ def _keep(result: JobResult) -> JobResult:
     try:
         write_result(result.record_uri, result.as_dict())
     except StylejobsError as error:
-        return _spoilt(result, error)
+        return spoilt(result, error)
     try:
         if result.proof:
             write_success(result.record_uri, result.proof)
     except StylejobsError as error:
-        result = _spoilt(result, error)
+        result = spoilt(result, error)
         with contextlib.suppress(StylejobsError):  # the place has just failed; what matters is what we return
             write_result(result.record_uri, result.as_dict())
     return result
 
 
-def _spoilt(result: JobResult, error: StylejobsError) -> JobResult:
+def spoilt(result: JobResult, error: StylejobsError) -> JobResult:
+    """The result of a command that did its work and failed at something after it."""
     message = "\n".join(filter(None, [result.message, f"{result.verb}: {error}"]))
     return result.with_(message=message, exit_code=result.exit_code or error.exit_code)
 

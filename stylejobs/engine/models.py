@@ -115,9 +115,17 @@ def pinned_uri(dest: str) -> str:
 def place_model(model: PinnedModel, dest: str) -> str:
     """Copies the pinned package into `dest` and returns its URI."""
     folder = pinned_uri(dest)
-    if model.package_uri != folder:
+    if model.package_uri != folder and not _holds(folder, model.package_sha256):
         copy_package(model.package_uri, folder)
     return folder
+
+
+def _holds(folder: str, sha256: str) -> bool:
+    """Whether a whole package of this identity lies there already."""
+    try:
+        return load_package(folder).package.sha256 == sha256
+    except ModelError:
+        return False
 
 
 def _builtin(uri: str, folder: str) -> str:

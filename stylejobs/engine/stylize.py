@@ -3,6 +3,8 @@
 import platform
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 
 from stylejobs import __version__
@@ -11,6 +13,7 @@ from stylejobs.config.style_plan import StylePlan
 from stylejobs.core.sharpness import Deblur
 from stylejobs.engine.budget import Budget
 from stylejobs.engine.canary import CanaryRules, check_canary, was_refused
+from stylejobs.engine.command import spoilt
 from stylejobs.engine.gallery import write_report
 from stylejobs.engine.jobs import carry_out, limits_of, next_deadline
 from stylejobs.engine.models import PinnedModel, held_model, pin_model, pinned_uri, place_model
@@ -22,11 +25,12 @@ from stylejobs.engine.style_choice import choose_styles, find_class_column, part
 from stylejobs.engine.stylizer import Stylizer, StylizeSettings
 from stylejobs.engine.unit_job import UnitJob
 from stylejobs.engine.writer import WriteSettings, schema_to_text
-from stylejobs.errors import ModelError, SourceError
+from stylejobs.errors import ModelError, SourceError, StylejobsError
 from stylejobs.records.schema import STYLIZED_SCHEMA_VERSION
 from stylejobs.storage import locations
 from stylejobs.storage.sources import Source, plan_source
 from stylejobs.storage.units import digest, find_differences, read_plan_of
+from stylejobs.tracking.tracker import Tracker
 
 _DECISIVE = {
     "variants", "style_weights", "include_source", "strength", "preserve_colour", "deblur", "deblur_below",
@@ -185,20 +189,31 @@ def _canary_rules(config: StylizeConfig, job: UnitJob) -> CanaryRules:
 
 def stylize(config: StylizeConfig, job: UnitJob, model: PinnedModel) -> JobResult:
     """Runs the job under an MLflow run, then writes the report."""
-    from stylejobs.tracking.mlflow_tracker import MlflowTracker
-
-    tags = {"stylejobs.verb": "stylize", "stylejobs.version": __version__, "stylejobs.host": platform.node()}
-    with MlflowTracker.start(config.experiment, config.run_name or f"stylize {model.name}", tags) as tracker:
-        tracker.log_params(
-            {**config.model_dump(mode="json"), "model_version": model.version, "model_sha256": model.sha256}
-        )
-        with ray_session(config.cluster.num_cpus, config.cluster.object_store_mb):
-            rules = _canary_rules(config, job)
-            result = carry_out(job, tracker, check=lambda: check_canary(job, rules))
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        # MLflow takes as long as Ray to be there, and the one mostly waits.
+        starting = pool.submit(_start_tracker, config, model)
+        try:
+            stack.enter_context(ray_session(config.cluster.num_cpus, config.cluster.object_store_mb))
+        finally:
+            tracker = stack.enter_context(starting.result())
+        rules = _canary_rules(config, job)
+        result = carry_out(job, tracker, check=lambda: check_canary(job, rules))
         result.rows["written"] = job.count("rows_out")
         if config.sink == "null":
             result = result.with_(proof=None)  # nothing was kept: it must not look like a finished dataset
         result = result.with_(model=model.described(), mlflow={"run_id": tracker.run_id, "url": tracker.url})
-        result = write_report(config, job, result, tracker)
+        try:
+            result = write_report(config, job, result, tracker)
+        except StylejobsError as error:
+            result = spoilt(result, error).with_(proof=None)
         tracker.finish({0: "FINISHED", 3: "KILLED"}.get(result.exit_code, "FAILED"))
     return result
+
+
+def _start_tracker(config: StylizeConfig, model: PinnedModel) -> Tracker:
+    from stylejobs.tracking.mlflow_tracker import MlflowTracker
+
+    tags = {"stylejobs.verb": "stylize", "stylejobs.version": __version__, "stylejobs.host": platform.node()}
+    tracker = MlflowTracker.start(config.experiment, config.run_name or f"stylize {model.name}", tags)
+    tracker.log_params({**config.model_dump(mode="json"), "model_version": model.version, "model_sha256": model.sha256})
+    return tracker

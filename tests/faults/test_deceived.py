@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,22 +59,23 @@ def test_a_source_that_is_replaced_while_the_job_runs(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Path:
-    """A file system of six megabytes."""
+def small_disk(tmp_path: Path, slow_model: str) -> Iterator[Path]:
+    """A file system with room for the model and all files; `ballast` leaves too little of it."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True)
+    model_bytes = sum(path.stat().st_size for path in Path(slow_model).rglob("*") if path.is_file())
+    size = model_bytes + 8 * 2**20
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("only root can make a small file system")
+    (folder / "ballast").write_bytes(bytes(size - model_bytes - 700_000))
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_disk_that_is_full(
-    start: Callable[..., Job], small_disk: Path, undisturbed: dict[str, bytes], tmp_path: Path, slow_model: str
+    start: Callable[..., Job], small_disk: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    model_bytes = sum(path.stat().st_size for path in Path(slow_model).rglob("*") if path.is_file())
-    (small_disk / "ballast").write_bytes(bytes(6 * 2**20 - model_bytes - 700_000))
     (tmp_path / "out").symlink_to(small_disk / "out")
     (small_disk / "out").mkdir()
     job = start("out")
