@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,12 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.fixture
-def shards(tmp_path: Path, photos: dict[str, np.ndarray]) -> Path:
-    """24 row groups of 2 pictures, so that there are 24 units."""
-    write_source(tmp_path / "in.parquet", photos["coffee"])
-    return tmp_path / "in.parquet"
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, np.ndarray]) -> Path:
+    """24 row groups of 2 pictures, so that there are 24 units; for tests that leave it as it is."""
+    path = tmp_path_factory.mktemp("shards") / "in.parquet"
+    write_source(path, photos["coffee"])
+    return path
 
 
 def write_source(path: Path, photo: np.ndarray) -> None:
@@ -98,22 +99,13 @@ class Job:
 
 
 @pytest.fixture
-def start(tmp_path: Path, style_image: Path, slow_model: str, tracking_store: str) -> Iterator[Callable[..., Job]]:
-    """start(dest, model=..., *more): the job on `in.parquet`, one unit a row group."""
+def start(tmp_path: Path, shards: Path, slow_model: str, tracking_store: str) -> Iterator[Callable[..., Job]]:
+    """start(dest, *more, source=..., environment=...): the job on `shards`, one unit a row group."""
     jobs: list[Job] = []
 
-    def begin(dest: str, *more: str, model: str = slow_model, environment: dict[str, str] | None = None) -> Job:
-        styles = [f"styles={style_image}"] if model.startswith("builtin:") else []
-        line = ["source=in.parquet", f"model={model}", *styles, "unit_mb=0.001", "cluster.object_store_mb=100"]
-        actors = [] if any(text.startswith("cluster.actors") for text in more) else ["cluster.actors=1"]
-        jobs.append(
-            Job(
-                tmp_path,
-                dest,
-                [*line, *actors, "gallery=0", *more],
-                {"MLFLOW_TRACKING_URI": tracking_store, **(environment or {})},
-            )
-        )
+    def begin(dest: str, *more: str, source: Path = shards, environment: dict[str, str] | None = None) -> Job:
+        line = job_line(source, slow_model, more)
+        jobs.append(Job(tmp_path, dest, line, {"MLFLOW_TRACKING_URI": tracking_store, **(environment or {})}))
         return jobs[-1]
 
     yield begin
@@ -121,12 +113,22 @@ def start(tmp_path: Path, style_image: Path, slow_model: str, tracking_store: st
         job.end()
 
 
-@pytest.fixture
-def undisturbed(start: Callable[..., Job], shards: Path) -> dict[str, bytes]:
-    """What the job writes when it is left alone."""
-    job = start("undisturbed")
+def job_line(source: Path, model: str, more: Sequence[str]) -> list[str]:
+    actors = [] if any(text.startswith("cluster.actors") for text in more) else ["cluster.actors=1"]
+    line = [f"source={source}", f"model={model}", "unit_mb=0.001", "cluster.object_store_mb=100", "gallery=0"]
+    return [*line, *actors, *more]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    shards: Path, slow_model: str, tracking_store: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """What the job on `shards` writes when it is left alone."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    job = Job(folder, "out", job_line(shards, slow_model, ()), {"MLFLOW_TRACKING_URI": tracking_store})
     code, _ = job.finish()
     assert code == 0, job.text()
+    job.end()
     return contents(job.dest)
 
 

@@ -26,13 +26,20 @@ def test_two_commands_on_one_dest(start: Callable[..., Job], undisturbed: dict[s
     assert_whole(first.dest, undisturbed)
 
 
-def test_a_row_group_that_is_damaged(start: Callable[..., Job], shards: Path) -> None:
-    data = bytearray(shards.read_bytes())
-    chunk = pq.read_metadata(shards).row_group(7).column(0)
+@pytest.fixture
+def own_source(tmp_path: Path, photos: dict[str, np.ndarray]) -> Path:
+    """A source like `shards` that the test may change."""
+    write_source(tmp_path / "in.parquet", photos["coffee"])
+    return tmp_path / "in.parquet"
+
+
+def test_a_row_group_that_is_damaged(start: Callable[..., Job], own_source: Path) -> None:
+    data = bytearray(own_source.read_bytes())
+    chunk = pq.read_metadata(own_source).row_group(7).column(0)
     start_of_chunk = chunk.dictionary_page_offset or chunk.data_page_offset
     data[start_of_chunk + chunk.total_compressed_size // 2] ^= 255
-    shards.write_bytes(data)
-    job = start("out", "max_bad=0.1")
+    own_source.write_bytes(data)
+    job = start("out", "max_bad=0.1", source=own_source)
     code, result = job.finish()
     assert code == 0, job.text()
     assert result["rows"] == {"in": ROWS, "ok": ROWS - 2, "bad": 2, "by_reason": {"decode": 2}, "written": ROWS - 2}
@@ -43,17 +50,18 @@ def test_a_row_group_that_is_damaged(start: Callable[..., Job], shards: Path) ->
     ]
 
 
+@pytest.mark.faults
 def test_a_source_that_is_replaced_while_the_job_runs(
-    start: Callable[..., Job], shards: Path, photos: dict[str, np.ndarray], tmp_path: Path
+    start: Callable[..., Job], own_source: Path, photos: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    job = start("out")
+    job = start("out", source=own_source)
     job.wait_for_units(3)
     write_source(tmp_path / "other.parquet", photos["rocket"])
-    os.replace(tmp_path / "other.parquet", shards)
+    os.replace(tmp_path / "other.parquet", own_source)
     code, result = job.finish()
     assert code == 2 and "was replaced while the job ran" in result["message"], job.text()
     assert not (job.dest / "_SUCCESS").exists()
-    again, fresh = start("out"), start("fresh")
+    again, fresh = start("out", source=own_source), start("fresh", source=own_source)
     assert again.finish()[0] == 0 and fresh.finish()[0] == 0, again.text() + fresh.text()
     assert_whole(job.dest, contents(fresh.dest))
 
@@ -73,6 +81,7 @@ def small_disk(tmp_path: Path, slow_model: str) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.faults
 def test_a_disk_that_is_full(
     start: Callable[..., Job], small_disk: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -109,7 +118,7 @@ def test_a_clock_that_jumps(
     verb: Callable, shards: Path, slow_model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The driver's wall clock is an hour off, now one way, now the other, at every look."""
-    line = ["source=in.parquet", f"model={slow_model}", "unit_mb=0.001", "gallery=0"]
+    line = [f"source={shards}", f"model={slow_model}", "unit_mb=0.001", "gallery=0"]
     assert verb("stylize", *line, "dest=steady").exit_code == 0
     real, looks = time.time, iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: real() + (3600 if next(looks) % 2 else -3600))

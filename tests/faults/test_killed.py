@@ -57,6 +57,26 @@ def test_an_actor(start: Callable[..., Job], undisturbed: dict[str, bytes], time
     assert killed >= times
 
 
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_a_node_of_the_cluster(start: Callable[..., Job], undisturbed: dict[str, bytes]) -> None:
+    from ray.cluster_utils import Cluster
+
+    shared = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=shared)
+    try:
+        node = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+        job = start("out", "cluster.actors=2", environment={"RAY_ADDRESS": cluster.address})
+        job.wait_for_units(4)
+        cluster.remove_node(node, allow_graceful=False)
+        code, result = job.finish(600)
+        assert code == 0 and result["units"]["done"] == NUM_UNITS, job.text()
+        assert_whole(job.dest, undisturbed)
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.faults
 def test_all_of_ray_but_the_command(start: Callable[..., Job], undisturbed: dict[str, bytes]) -> None:
     job = start("out")
     job.wait_for_units(3)
