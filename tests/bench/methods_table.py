@@ -1,9 +1,9 @@
-"""`make methods`: trains every method's tiny recipe from three seeds, measures it on held-out photographs, and writes
-the table in stylejobs/core/methods/README.md.
+"""`make methods`: trains every method's tiny recipe from three seeds, measures it on held-out photographs, and prints
+the table; with `--write` into stylejobs/core/methods/README.md.
 
     python -m tests.bench.methods_table                               # pictures that the project makes, see `make_sets`
     python -m tests.bench.methods_table --content DIR --held-out DIR --style DIR
-    python -m tests.bench.methods_table --methods fast,cut --seeds 1   # prints the rows, writes no file
+    python -m tests.bench.methods_table --methods fast,cut --seeds 1
     python -m tests.bench.methods_table --methods adain --seeds 1 --set steps=8000 --runs out/methods/long
 
 Each training is the loop of `pipelines.train` in one process with one thread; the batches of the recipe's workers are
@@ -166,6 +166,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="what differs from the tiny recipes")
     parser.add_argument("--runs", type=Path, default=PLACE / "runs", help="where the trainings are kept")
     parser.add_argument("--curve", action="store_true", help="also rows for each quarter of the trainings")
+    parser.add_argument("--write", action="store_true", help="put the table into stylejobs/core/methods/README.md")
     parser.add_argument("--gatys", action="store_true", help="also the optimisation, which takes minutes")
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help="only train this one; used by this script")
     options = parser.parse_args(arguments)
@@ -194,7 +195,7 @@ def main(arguments: list[str]) -> None:
     }
     table = "\n".join(rows_of(panel, made, reports))
     print(table)
-    if not any(given) and not options.set and set(methods) == set(METHODS) and options.seeds == 3:
+    if options.write:
         before, _, after = README.read_text().partition(MARK)
         README.write_text(f"{before}{MARK}\n\n{table}\n\n{MARK}{after.partition(MARK)[2]}")
 
