@@ -5,7 +5,7 @@ from pydantic import BaseModel
 from stylejobs.config.stylizing import OF_RETRY, StylizeConfig
 from stylejobs.engine.models import PinnedModel
 from stylejobs.engine.retrier import Retrier, retry_part
-from stylejobs.engine.stylize import reopen_stylize, stylize_job
+from stylejobs.engine.stylize import held_style_plan, reopen_stylize, stylize_job
 from stylejobs.engine.unit_job import UnitJob
 from stylejobs.errors import DriftError, UsageError
 from stylejobs.storage import locations
@@ -34,10 +34,11 @@ def plan_retry(config: StylizeConfig) -> tuple[StylizeConfig, UnitJob, PinnedMod
         )
     merged = held.model_copy(update={name: _merge(held, config, name) for name in _FREE & config.model_fields_set})
     # What the job is stays as it was, so that its fingerprints agree; how it is done is what the command says.
-    free = stylize_job(merged, job.source, model, job.dest)
+    plan = read_plan_of(job.dest)
+    free = stylize_job(merged, job.source, model, job.dest, held_style_plan(plan))
     job.worker, job.settings, job.budget = Retrier, free.settings, free.budget
     job.workers, job.deadline = free.workers, free.deadline
-    job.open(read_plan_of(job.dest))
+    job.open(plan)
     job.do_again(lambda marker: retry_part(marker, config.retry_reasons))
     return merged, job, model
 

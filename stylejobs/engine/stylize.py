@@ -48,11 +48,12 @@ def plan_stylize(config: StylizeConfig) -> tuple[UnitJob, PinnedModel]:
     with tempfile.TemporaryDirectory(prefix="stylejobs-model-") as scratch:
         model = _pin(config, applied, scratch)
         _check_strength(config, model)
-        identity = _identity(config, model, read_style_plan(config.style_plan))
+        by_class = read_style_plan(config.style_plan)
+        identity = _identity(config, model, by_class)
         if applied:
             check_drift(applied, config.plan, identity, model.styles, list_inputs(source))
         dest = _choose_dest(config, identity)
-        job = stylize_job(config, source, model, dest)
+        job = stylize_job(config, source, model, dest, by_class)
         wanted = list(config.styles) if config.styles is not None else None
         # Whoever opens the books may stand in another folder.
         command = {**config.model_dump(mode="json"), "source": locations.absolute(config.source)}
@@ -85,8 +86,15 @@ def reopen_stylize(dest: str) -> tuple[StylizeConfig, UnitJob, PinnedModel]:
         raise SourceError(f"dest={dest}: wanted a dataset that stylize made; there is no plan of one")
     config = StylizeConfig.model_validate(plan["command"])
     model = held_model(dest, plan)
-    source = _source(config)
-    return config, stylize_job(config, source, model, locations.absolute(dest)), model
+    # Styles by class are part of what the job is: the file that they came from may be gone, or say something else now.
+    by_class = held_style_plan(plan)
+    return config, stylize_job(config, _source(config), model, locations.absolute(dest), by_class), model
+
+
+def held_style_plan(plan: dict) -> StylePlan | None:
+    """The styles by class of the job whose plan.json this is; None where it has none."""
+    held = plan["identity"].get("style_plan")
+    return StylePlan.model_validate(held) if held else None
 
 
 def _source(config: StylizeConfig) -> Source:
@@ -125,16 +133,17 @@ def _identity(config: StylizeConfig, model: PinnedModel, plan: StylePlan | None)
     return identity | ({"style_plan": plan.model_dump()} if plan else {})
 
 
-def stylize_job(config: StylizeConfig, source: Source, model: PinnedModel, dest: str) -> UnitJob:
-    """What a command is to do, before it has taken `dest`."""
-    plan = read_style_plan(config.style_plan)
+def stylize_job(
+    config: StylizeConfig, source: Source, model: PinnedModel, dest: str, by_class: StylePlan | None
+) -> UnitJob:
+    """What a command is to do, before it has taken `dest`; `by_class` is what its `style_plan` says."""
     return UnitJob(
         verb="stylize",
         dest=dest,
         source=source,
-        identity=_identity(config, model, plan),
+        identity=_identity(config, model, by_class),
         worker=Stylizer,
-        settings=_settings(config, source, model, dest, plan),
+        settings=_settings(config, source, model, dest, by_class),
         parts=parts_of(config, model.styles),
         deadline=next_deadline(config.deadline, time.time()),
         budget=Budget(config.max_bad, config.max_bad_of.given()),

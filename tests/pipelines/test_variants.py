@@ -79,6 +79,8 @@ def test_styles_by_class_with_drawn_strengths_and_the_source_between(
     (tmp_path / "plan.yaml").write_text("classes:\n  cup: {blue: 1}\n")
     outcome = stylize(*line, "include_source=true")
     assert outcome.exit_code == 5 and "style_plan.classes.cup" in outcome.stderr
+    (tmp_path / "plan.yaml").unlink()
+    assert verb("verify", "dest=out").exit_code == 0, "what a dataset is stands in its own books"
 
 
 def test_a_style_that_is_added_is_all_that_is_computed(stylize: Verb, verb: Verb, tmp_path: Path) -> None:
