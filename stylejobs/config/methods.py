@@ -68,7 +68,8 @@ _OPTIONS = {
     "cyclegan": f"{_GAN} loss.cycle loss.identity loss.classification recipe.pool recipe.adapters recipe.share_trunk",
     "cut": _CUT,
     "fastcut": _CUT,
-    "stargan": f"{_GAN} loss.classification loss.reconstruction loss.gradient_penalty optim.critic_steps loss.drift",
+    "stargan": f"{_GAN} loss.classification loss.reconstruction loss.identity loss.gradient_penalty loss.drift "
+    "optim.critic_steps",
     "fast": f"loss.content loss.style loss.tv {_LAYERS} optim.lr",
     "fst": f"{_LAYERS} optim.lr optim.critic_lr loss.gan loss.content loss.style loss.adversarial loss.reconstruction "
     "loss.content_kind loss.style_kind recipe.phases recipe.mosaic",

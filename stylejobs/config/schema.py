@@ -71,6 +71,9 @@ class TrainConfig(Section):
     steps: int = Field(40000, ge=1, description="Optimizer steps [count]")
     workers: int = Field(2, ge=1, le=4096, description="Training processes (DDP ranks) [count]")
     size_px: int = Field(256, ge=32, le=4096, multiple_of=4, description="Side of the training crops [px]")
+    load_px: int | None = Field(
+        None, ge=32, le=8192, description="Short side that images are scaled to before the crop; none = not scaled [px]"
+    )
     batch: int = Field(4, ge=1, le=4096, description="Images in a batch of one worker [count]")
     precision: Precision = Field("float32", description="Arithmetic of the networks")
     compile: bool = Field(False, description="Compile the networks first (torch.compile): slow start, faster steps")

@@ -7,16 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def random_crop_flip(image_HWC: Tensor, size_px: int, rng: torch.Generator) -> Tensor:
+def random_crop_flip(image_HWC: Tensor, size_px: int, rng: torch.Generator, load_px: int | None = None) -> Tensor:
     """A square view at a random place, mirrored half of the time.
 
-    An image whose short side is smaller than `size_px` is first scaled up to it (bilinear, antialiased). Three numbers
-    are drawn for every image, whatever its size, so that one odd image does not shift the draws of those after it.
+    With `load_px` the image is first scaled (bilinear, antialiased) so that its short side has that many pixels;
+    without it only if it is smaller than the view. Three numbers are drawn for every image, whatever its size, so that
+    one odd image does not shift the draws of those after it.
 
     Args:
         image_HWC: uint8, any H, W >= 1.
         size_px: side of the view.
         rng: a CPU generator.
+        load_px: at least `size_px`; how much of a picture a view shows is size_px / load_px of its short side.
 
     Returns:
         view_HWC, uint8, `size_px` x `size_px`, contiguous.
@@ -25,8 +27,10 @@ def random_crop_flip(image_HWC: Tensor, size_px: int, rng: torch.Generator) -> T
         raise ValueError(
             f"wanted uint8 [H, W, C] and size_px >= 1; got {image_HWC.dtype} {list(image_HWC.shape)}, {size_px}"
         )
+    if load_px is not None and load_px < size_px:
+        raise ValueError(f"wanted load_px of at least size_px ({size_px}); got {load_px}")
     draw_top, draw_left, draw_flip = torch.rand(3, generator=rng, dtype=torch.float64).tolist()
-    image_HWC = _scale_up(image_HWC, size_px)
+    image_HWC = _scale(image_HWC, load_px or max(size_px, min(image_HWC.shape[:2])))
     height, width = image_HWC.shape[:2]
     top = int(draw_top * (height - size_px + 1))
     left = int(draw_left * (width - size_px + 1))
@@ -114,13 +118,14 @@ def patch_mosaic(images_BCHW: Tensor, cells: int, rng: torch.Generator) -> Tenso
     return mosaic_BCHW
 
 
-def _scale_up(image_HWC: Tensor, size_px: int) -> Tensor:
+def _scale(image_HWC: Tensor, short_px: int) -> Tensor:
+    """The image with a short side of `short_px`; itself where it has that."""
     height, width = image_HWC.shape[:2]
-    if min(height, width) >= size_px:
+    if min(height, width) == short_px:
         return image_HWC
-    scale = size_px / min(height, width)
+    scale = short_px / min(height, width)
     # Rounding a short side could land one pixel below the size that was asked for.
-    size = (max(size_px, math.floor(height * scale)), max(size_px, math.floor(width * scale)))
+    size = (max(short_px, math.floor(height * scale)), max(short_px, math.floor(width * scale)))
     image_1CHW = image_HWC.permute(2, 0, 1)[None].to(torch.float32)
     scaled_1CHW = F.interpolate(image_1CHW, size=size, mode="bilinear", antialias=True, align_corners=False)
     return scaled_1CHW[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)

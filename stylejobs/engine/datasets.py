@@ -61,6 +61,7 @@ class CropSettings:
         keep: sets that are small: a worker reads its share once and passes over it in memory.
         domains: number of style domains.
         decode_threads: images decoded at the same time.
+        load_px: short side that images are scaled to before the crop; None leaves those that are large enough.
     """
 
     size_px: int
@@ -70,6 +71,12 @@ class CropSettings:
     keep: tuple[str, ...] = ("content", "style")
     domains: int = 1
     decode_threads: int = 1
+    load_px: int | None = None
+
+    @property
+    def whole_px(self) -> int:
+        """Short side at which whole pictures are shown to what was trained on these crops."""
+        return self.load_px or self.size_px
 
 
 _Stream = Callable[[torch.Generator], Iterator[EncodedImage]]
@@ -166,7 +173,8 @@ def _take(
                 continue
             bad = 0
             images.append(image)
-            crops.append(random_crop_flip(torch.from_numpy(pixels_HWC), settings.size_px, rng))
+            view_HWC = random_crop_flip(torch.from_numpy(pixels_HWC), settings.size_px, rng, settings.load_px)
+            crops.append(view_HWC)
         if bad >= _MOST_BAD_IN_A_ROW:
             raise SourceError(
                 f"{name}=: {bad} images in a row cannot be decoded, the last is {drawn[-1].key}; `ingest` makes shards "

@@ -75,6 +75,8 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
     from stylejobs.engine.train_settings import build, read_backbone
 
     _check_cpus(config)
+    if config.load_px is not None and config.load_px < config.size_px:
+        raise UsageError(f"load_px={config.load_px}: wanted at least size_px={config.size_px}, the side of the crops")
     content = plan_content(config.content, config.image_column)
     style = plan_style(config.style, config.image_column, _reads_labels(config))
     run_id = uuid.uuid4().hex[:12]
@@ -195,6 +197,7 @@ def _crops(config: TrainConfig, content: TrainingSet, style: TrainingSet) -> "Cr
         keep=tuple(planned.role for planned in (content, style) if planned.fits_in_memory),
         domains=len(style.names),
         decode_threads=max(1, round(config.worker_cpus)),
+        load_px=config.load_px,
     )
 
 

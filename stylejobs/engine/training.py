@@ -163,6 +163,9 @@ class Training:
         self._losses = {name: float(value) for name, value in taken.losses.items()}
         metrics = {f"loss/{name}": value for name, value in self._losses.items()}
         metrics |= {f"signal/{name}": float(value) for name, value in taken.signals.items()}
+        if self._repairer is not None:
+            watched = {"critic_accuracy": self._repairer.accuracy, "diversity": self._repairer.diversity}
+            metrics |= {f"repair/{name}": value for name, value in watched.items()}
         metrics |= {f"gradient_norm/{name}": float(value) for name, value in taken.gradient_norms.items()}
         metrics |= {f"lr/{name}": opt.param_groups[0]["lr"] for name, opt in self._optimizers.items()}
         metrics |= {"images_per_second": self.images_seen / max(1e-9, self.seconds)}
@@ -190,11 +193,11 @@ class Training:
             styles = itertools.cycle(self._method.styles().items())
             any_picture = itertools.cycle(s.style_images.values())
             for data in s.content_images[:_NUM_SAMPLES]:
-                content_BCHW = read_picture(data, s, s.crops.size_px)
+                content_BCHW = read_picture(data, s, s.crops.whole_px)
                 name, code_D = next(styles)
                 stylized_BCHW = generator(content_BCHW.to(self._device), code_D[None].to(self._device))
                 picture = s.style_images.get(name) or next(any_picture)
-                pictures = (content_BCHW, stylized_BCHW, read_picture(picture, s, s.crops.size_px))
+                pictures = (content_BCHW, stylized_BCHW, read_picture(picture, s, s.crops.whole_px))
                 rows.append([to_uint8(picture_BCHW.cpu())[0].numpy() for picture_BCHW in pictures])
         return rows
 
@@ -228,8 +231,8 @@ class Training:
     def _match(self, styles: tuple[str, ...]) -> Match | None:
         """What `strength=auto` compares: embeddings of content and style images; None where there are too few."""
         s = self._s
-        content = [read_picture(data, s, s.crops.size_px) for data in s.content_images]
-        pictures = {name: read_picture(data, s, s.crops.size_px) for name, data in s.style_images.items()}
+        content = [read_picture(data, s, s.crops.whole_px) for data in s.content_images]
+        pictures = {name: read_picture(data, s, s.crops.whole_px) for name, data in s.style_images.items()}
         if len(content) < 2 or not pictures:
             return None
         match = fit_match(content, {name: [pictures[name]] for name in styles if name in pictures})

@@ -34,7 +34,7 @@ from stylejobs.engine.train_settings import build, read_backbone
 from stylejobs.engine.trainer import plan_training
 from stylejobs.engine.training import Training, Watch
 from stylejobs.engine.training_sets import rows_of_unit
-from tests.bench.style_panel import NUM_HELD_OUT, PANEL_PX, Panel, read_panel, stylize
+from tests.bench.style_panel import NUM_HELD_OUT, PANEL_PX, Panel, read_panel, read_styles, stylize
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "stylejobs/core/methods/README.md"
@@ -70,6 +70,7 @@ def train_one(method: str, seed: int, sets: tuple[Path, Path, Path], place: Path
     """One training; leaves stylized-25.npy to stylized-100.npy (uint8 N H W 3 of the held-out panel at each quarter),
     run.json and a package."""
     torch.set_num_threads(1)
+    place.mkdir(parents=True, exist_ok=True)
     content, held_out, style = sets
     recipe = [f"conf/train/{method}-tiny.yaml", f"content={content}", f"style={style_of(method, style)}"]
     recipe += [f"name={method}", *changes]
@@ -85,7 +86,7 @@ def train_one(method: str, seed: int, sets: tuple[Path, Path, Path], place: Path
         ]
         for role, planned in plan.sets.items()
     }
-    panel_BCHW = read_panel(held_out, NUM_HELD_OUT, PANEL_PX)
+    panel_BCHW, styles_BCHW = read_panel(held_out, NUM_HELD_OUT, PANEL_PX), read_styles(style_of(method, style))[0]
     logs: list[dict] = []
 
     class Logs(Watch):
@@ -101,9 +102,16 @@ def train_one(method: str, seed: int, sets: tuple[Path, Path, Path], place: Path
         return place / f"stylized-{percent}.npy"
 
     def keep(percent: int) -> None:
-        codes = trained.styles()
         with training.averaged() as generator:
-            wanted = [codes[MEASURED_HAND]] if MEASURED_HAND in codes else list(codes.values())
+            codes = trained.styles()
+            if MEASURED_HAND in codes:
+                wanted = [codes[MEASURED_HAND]]
+            elif hasattr(generator, "draw_style"):
+                wanted = [generator.draw_style(seed) for seed in range(len(styles_BCHW))]
+            elif hasattr(generator, "encode_style"):
+                wanted = [generator.encode_style(style_1CHW)[0] for style_1CHW in styles_BCHW.split(1)]
+            else:
+                wanted = list(codes.values())
             stylized = stylize(generator, panel_BCHW, wanted)
         np.save(snapshot(percent), to_uint8(stylized).numpy())
 

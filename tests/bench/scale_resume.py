@@ -19,7 +19,7 @@ from tests.bench.pictures import photo_crops, write_model, write_parquet
 
 BUCKET = "bench"
 SIDES_PX = (640, 720, 800, 900, 1024)
-ROWS_A_UNIT, UNITS_A_FILE = 4, 10
+ROWS_A_UNIT, UNITS_A_FILE = 16, 10  # 1.7 MB a unit; in smaller ones the 64 kB that reading a footer takes count
 
 
 class CountingServer:

@@ -16,7 +16,7 @@ from stylejobs.core.networks import build_network
 from stylejobs.storage.weights import read_backbone_weights
 
 PANEL_PX = 128
-NUM_HELD_OUT = 128
+NUM_HELD_OUT = 256  # intervals narrow with the root of it
 
 
 def read_panel(folder: Path, most: int, size_px: int) -> Tensor:
@@ -38,13 +38,18 @@ def stylize(generator: torch.nn.Module, content_BCHW: Tensor, codes: list[Tensor
     return torch.cat([generator(content_1CHW, code_D[None]) for content_1CHW, code_D in pairs])
 
 
+def read_styles(folder: Path) -> tuple[Tensor, Tensor]:
+    """The style set in two halves: one that candidates are measured against, one that says what 1 is."""
+    style_BCHW = read_panel(folder, NUM_HELD_OUT, PANEL_PX)
+    return style_BCHW[0::2], style_BCHW[1::2]
+
+
 class Panel:
     """Held-out photographs and the style set, described once; every candidate is measured on the same ones."""
 
     def __init__(self, held_out: Path, style: Path):
         self.content_BCHW = read_panel(held_out, NUM_HELD_OUT, PANEL_PX)
-        paintings_BCHW = read_panel(style, NUM_HELD_OUT, PANEL_PX)
-        self.style_BCHW, other_BCHW = paintings_BCHW[0::2], paintings_BCHW[1::2]
+        self.style_BCHW, other_BCHW = read_styles(style)
         networks = build_networks()
         self._describe = {
             "raw": lambda images: describe(networks, images),

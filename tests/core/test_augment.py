@@ -51,6 +51,21 @@ def test_a_small_image_is_scaled_up_and_keeps_its_colour():
     assert torch.equal(view, torch.full((32, 32, 3), 77, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize("shape", [(40, 60), (12, 9)])
+def test_an_image_is_scaled_to_load_px_before_the_crop(shape):
+    # A ramp along the columns: its slope tells how far the image was scaled, bilinear keeps straight lines.
+    height, width = shape
+    ramp = torch.linspace(0, 250, width)[None, :, None].expand(height, width, 3).round().to(torch.uint8)
+    view = random_crop_flip(ramp, 16, torch.Generator().manual_seed(3), load_px=20).float()
+    slope = (view[:, -4, 0] - view[:, 3, 0]).abs().mean() / 9
+    assert slope == pytest.approx(250 / (width - 1) * min(shape) / 20, rel=0.1)
+
+
+def test_a_view_larger_than_the_scaled_image_is_refused():
+    with pytest.raises(ValueError, match="load_px"):
+        random_crop_flip(torch.zeros(4, 4, 3, dtype=torch.uint8), 32, torch.Generator(), load_px=31)
+
+
 def test_floats_are_refused():
     with pytest.raises(ValueError, match="uint8"):
         random_crop_flip(torch.zeros(4, 4, 3), 2, torch.Generator())

@@ -64,6 +64,18 @@ def test_the_losses_are_their_formulas():
     torch.testing.assert_close(step.kept["stylized"], fake[:2])
 
 
+def test_the_identity_term_is_of_the_rows_that_stay_where_they_are():
+    method = build(identity_weight=2.0)
+    step, rng = make_step(method, seed=1), torch.Generator().manual_seed(1)
+    terms = method.take_turn("generator", method.networks, step).terms
+    x, own = torch.cat([step.batch["content"], step.batch["style"]]), torch.tensor([0, 0, 1, 2, 1])
+    target = torch.randint(3, (5,), generator=rng)
+    stay = [row for row in range(5) if target[row] == own[row]]
+    assert 0 < len(stay) < 5
+    rows = [(method.networks["generator"](x[[row]], label([own[row]])) - x[row]).abs().mean() for row in stay]
+    torch.testing.assert_close(terms["identity"], sum(rows) / 5, rtol=1e-4, atol=1e-6)
+
+
 def test_the_critic_takes_five_steps_for_one_of_the_generator():
     method, rng = build(), torch.Generator().manual_seed(0)
     optimizers = method.build_optimizers(method.networks)
@@ -82,7 +94,7 @@ def test_the_critic_takes_five_steps_for_one_of_the_generator():
 
 def test_two_workers_give_one_workers_gradient():
     """The gradient penalty and the targets too: a worker draws for its rows where the other one stopped."""
-    method = build()
+    method = build(identity_weight=5.0)
     for network in method.networks.values():
         network.double()
     content, style = draw(2, 1).double(), draw(2, 2).double()
@@ -164,7 +176,7 @@ def test_styles_are_labels_of_the_domains_behind_the_contents():
 
 def test_published_numbers():
     method = build()
-    weights = {"adversarial": 1.0, "classification": 1.0, "reconstruction": 10.0, "critic": 1.0}
+    weights = {"adversarial": 1.0, "classification": 1.0, "reconstruction": 10.0, "identity": 0.0, "critic": 1.0}
     weights |= {"critic_classification": 1.0, "gradient_penalty": 10.0, "drift": 1e-3}
     assert method.weights == weights
     assert {(player.learning_rate, player.betas) for player in method.players.values()} == {(1e-4, (0.5, 0.999))}

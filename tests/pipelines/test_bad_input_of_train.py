@@ -74,6 +74,7 @@ def art(tmp_path: Path) -> Path:
         (("method=cyclegan", "style=art", "generator.name=adain"), "method=cyclegan trains with resnet or"),
         (("method=fast", "style=art", "loss.cycle=3"), "which reads loss.content, loss.style, loss.tv"),
         (("method=cyclegan", "style=art", "critic.layers=5"), "this critic wants at least 96 px"),
+        (("method=cut", "style=art", "load_px=32", "size_px=64"), "load_px=32: wanted at least size_px=64"),
         (("method=cyclegan", "style=art", "loss.gan=wgan_gp"), "method=cyclegan: wanted a gan of cyclegan"),
         (("method=adain", "style=art", "generator.width=none", "generator.layer=relu9_9"), "relu9_9"),
     ],

@@ -36,6 +36,8 @@ class StarganOptions:
         adversarial_weight: of the generator's adversarial loss.
         classification_weight: of the domain classification, for both players.
         reconstruction_weight: of the way there and back, mean over pixels in [-1, 1].
+        identity_weight: of |G(x, c') - x|, over the images whose drawn target is their own domain; not in the paper.
+            The way there and back is as short for a negative of the image as for the image; this term is not.
         gradient_penalty_weight: for the critic; 0 saves its backward passes.
         drift_weight: for the critic: how far its logits of real images are from 0.
         critic_steps: steps of the critic for each of the generator.
@@ -50,6 +52,7 @@ class StarganOptions:
     adversarial_weight: float = 1.0
     classification_weight: float = 1.0
     reconstruction_weight: float = 10.0
+    identity_weight: float = 0.0
     gradient_penalty_weight: float = 10.0
     drift_weight: float = 1e-3
     critic_steps: int = 5
@@ -69,7 +72,8 @@ class Stargan(Method):
 
     x are the real images of all domains of a batch, c' their domains and c targets, drawn from all domains alike.
 
-    Loss of G: adv(D(G(x, c))) + cls * CE(D_cls(G(x, c)), c) + rec * |G(G(x, c), c') - x|.
+    Loss of G: adv(D(G(x, c))) + cls * CE(D_cls(G(x, c)), c) + rec * |G(G(x, c), c') - x|
+        + idt * [c = c'] |G(x, c) - x|.
     Loss of D: adv of x against G(x, c) + cls * CE(D_cls(x), c') + gp * gradient penalty + drift * mean D(x)^2.
 
     Args:
@@ -80,8 +84,8 @@ class Stargan(Method):
     Raises:
         ValueError: another generator or critic, or fewer than two domains.
 
-    Differs from paper: targets are drawn, not shuffled among the images of a batch, so that a batch of one has any; and
-    the drift term. See also `gradient_penalty`, and the networks.
+    Differs from paper: targets are drawn, not shuffled among the images of a batch, so that a batch of one has any; the
+    drift and identity terms. See also `gradient_penalty`, and the networks.
     Source: Choi et al. 2018, arXiv:1711.09020, equations 1 to 8.
     """
 
@@ -107,6 +111,7 @@ class Stargan(Method):
             "adversarial": o.adversarial_weight,
             "classification": o.classification_weight,
             "reconstruction": o.reconstruction_weight,
+            "identity": o.identity_weight,
             "critic": 1.0,
             "critic_classification": o.classification_weight,
             "gradient_penalty": o.gradient_penalty_weight,
@@ -128,13 +133,16 @@ class Stargan(Method):
         again_BCHW = networks["generator"](fake_BCHW, self._label(domain_B, fake_BCHW))
         seen_BCHW = diff_augment(fake_BCHW, step.moment.augment, step.moment.rng)
         logits_B1HW, domain_logits_BK = networks["critic"](seen_BCHW)
-        return Turn(
-            {
-                "adversarial": generator_loss(self._o.gan, logits_B1HW),
-                "classification": domain_classification(domain_logits_BK, target_B),
-                "reconstruction": cycle_loss(again_BCHW, real_BCHW),
-            }
-        )
+        terms = {
+            "adversarial": generator_loss(self._o.gan, logits_B1HW),
+            "classification": domain_classification(domain_logits_BK, target_B),
+            "reconstruction": cycle_loss(again_BCHW, real_BCHW),
+        }
+        if self.weight("identity", step.moment) > 0.0:
+            # A mean over all rows: a worker whose rows all go elsewhere has 0, and workers' gradients still average.
+            is_own_B = (target_B == domain_B).to(fake_BCHW)
+            terms["identity"] = (is_own_B * (fake_BCHW - real_BCHW).abs().mean(dim=(1, 2, 3))).mean()
+        return Turn(terms)
 
     def _train_critic(self, networks: Mapping[str, nn.Module], step: Step) -> Turn:
         moment = step.moment
