@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 
 from stylejobs.engine.findings import Findings
 from stylejobs.errors import SourceError, StorageError
+from stylejobs.records.schema import DEAD_LETTER_ID
 from stylejobs.storage import locations
 from stylejobs.storage.markers import Marker
 from stylejobs.storage.sinks import Part, read_part
 from stylejobs.storage.units import part_name
 
 _KEPT = {"parquet": ("data", ".parquet"), "webdataset": ("data", ".tar"), "files": ("lineage", ".parquet")}
-_ID = ("key", "source", "row_group", "row")
 _DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError)
 
 
@@ -79,7 +79,7 @@ def read_dead_letters(dest: str, marker: Marker, findings: Findings) -> list[dic
     try:
         data = locations.read_bytes(locations.join(dest, name))
         letters = pq.read_table(pa.BufferReader(data)).to_pylist()
-        return [{**letter, "id": tuple(letter[column] for column in _ID)} for letter in letters]
+        return [{**letter, "id": tuple(letter[column] for column in DEAD_LETTER_ID)} for letter in letters]
     except FileNotFoundError:
         findings.add("dead_letters", f"{name} is gone")
     except _DAMAGE as error:

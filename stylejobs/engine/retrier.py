@@ -14,11 +14,10 @@ import pyarrow.parquet as pq
 from stylejobs.engine.stylizer import Stylizer
 from stylejobs.engine.writer import Converted, Stopwatch
 from stylejobs.errors import RowError
+from stylejobs.records.schema import DEAD_LETTER_ID
 from stylejobs.storage import locations
 from stylejobs.storage.markers import Marker
 from stylejobs.storage.unit_rows import UnitRows
-
-_ID = ("key", "source", "row_group", "row")
 
 
 def retry_part(marker: Marker, reasons: tuple[str, ...] | None) -> dict | None:
@@ -75,7 +74,7 @@ def _find_rows(rows: UnitRows, letters: list[dict]) -> dict[int, dict] | None:
     """The letters by their row's number in the unit; None where one has no row any more."""
     ids = zip(rows.keys, rows.sources, rows.positions, strict=True)
     number_of = {(key, source, *position): row for row, (key, source, position) in enumerate(ids)}
-    numbers = {number_of.get(tuple(letter[name] for name in _ID)): letter for letter in letters}
+    numbers = {number_of.get(tuple(letter[name] for name in DEAD_LETTER_ID)): letter for letter in letters}
     return None if None in numbers else dict(sorted(numbers.items()))
 
 

@@ -60,6 +60,9 @@ DEAD_LETTER = pa.schema(
 )
 """A row that could not be used. `source` with `row_group` and `row` (null for a plain file) refer to its bytes."""
 
+DEAD_LETTER_ID = ("key", "source", "row_group", "row")
+"""The columns that say which row of the source a dead letter is."""
+
 WEBDATASET_FIELDS = [
     pa.field("txt", pa.string()),
     pa.field("cls", pa.string()),

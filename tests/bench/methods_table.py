@@ -27,6 +27,7 @@ from torch import Tensor
 
 from stylejobs.config.load import load_config
 from stylejobs.core.bootstrap import mean_interval
+from stylejobs.core.diversity import diversity
 from stylejobs.core.metrics import edge_cosine, ms_ssim
 from stylejobs.core.pixels import to_uint8
 from stylejobs.engine.datasets import EncodedImage, iterate_in_memory
@@ -133,8 +134,8 @@ def rows_of(panel: Panel, made: dict[str, list[Tensor]], runs: dict[str, list[di
     base = panel.kernels(made["moments"][0])
     lines = [
         "| method | CPU s | its objective | style, raw | style, colour-free | colour-free beyond `moments` "
-        "| edge-cosine | MS-SSIM |",
-        "|---|---|---|---|---|---|---|---|",
+        "| edge-cosine | MS-SSIM | diversity |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, seeds in made.items():
         kernels = [panel.kernels(stylized) for stylized in seeds]
@@ -147,6 +148,8 @@ def rows_of(panel: Panel, made: dict[str, list[Tensor]], runs: dict[str, list[di
             mean_interval(torch.stack([ms_ssim(stylized, panel.content_BCHW) for stylized in seeds])),
         ]
         cells = [f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})" for score in scores]
+        of_content = diversity(panel.content_BCHW)
+        cells.append(f"{torch.stack([diversity(stylized) / of_content for stylized in seeds]).mean():.2f}")
         reports = runs.get(name, [])
         seconds = f"{np.median([run['cpu_seconds'] for run in reports]):.0f}" if reports else "0"
         lines.append(
