@@ -42,7 +42,7 @@ bench: $(READY) ## how fast stylizing is beside a plain loop, a folder script an
 bench-scale: $(READY) ## what a very large job costs: driver, resume, memory of a worker, 32 workers
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.scale
 
-methods: $(READY) ## train every tiny recipe from three seeds and print the table of measures (half an hour)
+methods: $(READY) ## train every tiny recipe from three seeds and print the table of measures (forty minutes)
 	$(BIN)/python -m tests.bench.methods_table
 
 clean: ## remove what demo and tests leave behind (not .venv, not the MLflow store)

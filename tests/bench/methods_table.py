@@ -71,7 +71,6 @@ def train_one(method: str, seed: int, sets: tuple[Path, Path, Path], place: Path
     """One training; leaves stylized-25.npy to stylized-100.npy (uint8 N H W 3 of the held-out panel at each quarter),
     run.json and a package."""
     torch.set_num_threads(1)
-    place.mkdir(parents=True, exist_ok=True)
     content, held_out, style = sets
     recipe = [f"conf/train/{method}-tiny.yaml", f"content={content}", f"style={style_of(method, style)}"]
     recipe += [f"name={method}", *changes]
@@ -87,7 +86,8 @@ def train_one(method: str, seed: int, sets: tuple[Path, Path, Path], place: Path
         ]
         for role, planned in plan.sets.items()
     }
-    panel_BCHW, styles_BCHW = read_panel(held_out, NUM_HELD_OUT, PANEL_PX), read_styles(style_of(method, style))[0]
+    panel_BCHW = read_panel(held_out, NUM_HELD_OUT, PANEL_PX)
+    styles_BCHW, _ = read_styles(style_of(method, style))
     logs: list[dict] = []
 
     class Logs(Watch):
@@ -131,7 +131,7 @@ def train_one(method: str, seed: int, sets: tuple[Path, Path, Path], place: Path
 
 def rows_of(panel: Panel, made: dict[str, list[Tensor]], runs: dict[str, list[dict]]) -> list[str]:
     """The table: a row for each method, numbers with 95 % intervals."""
-    base = panel.kernels(made["moments"][0])
+    base, of_content = panel.kernels(made["moments"][0]), diversity(panel.content_BCHW)
     lines = [
         "| method | CPU s | its objective | style, raw | style, colour-free | colour-free beyond `moments` "
         "| edge-cosine | MS-SSIM | diversity |",
@@ -148,7 +148,6 @@ def rows_of(panel: Panel, made: dict[str, list[Tensor]], runs: dict[str, list[di
             mean_interval(torch.stack([ms_ssim(stylized, panel.content_BCHW) for stylized in seeds])),
         ]
         cells = [f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})" for score in scores]
-        of_content = diversity(panel.content_BCHW)
         cells.append(f"{torch.stack([diversity(stylized) / of_content for stylized in seeds]).mean():.2f}")
         reports = runs.get(name, [])
         seconds = f"{np.median([run['cpu_seconds'] for run in reports]):.0f}" if reports else "0"

@@ -34,22 +34,14 @@ def test_a_thousand_units(
     verb: Callable[..., Outcome], photos: dict[str, np.ndarray], style_image: Path, tmp_path: Path
 ) -> None:
     write_source(tmp_path / "in.parquet", photos["coffee"])
-    line = (
-        "source=in.parquet",
-        "dest=out",
-        "model=builtin:moments",
-        f"styles={style_image}",
-        "unit_mb=0.001",
-        "gallery=0",
-    )
+    line = ["source=in.parquet", "dest=out", "model=builtin:moments", f"styles={style_image}"]
+    line += ["unit_mb=0.001", "gallery=0"]
     first = verb("stylize", *line)
     assert first.exit_code == 0, first.stderr
     assert first.result["units"] == {"total": NUM_UNITS, "done": NUM_UNITS, "skipped": 0, "failed": 0}
     markers = tmp_path / "out" / "_stylejobs" / "units"
-    assert (
-        len(list(markers.glob("many-*.jsonl.gz"))) == 1
-        and len(list(markers.glob("*.json"))) == NUM_UNITS - COMPACTED_AT
-    )
+    assert len(list(markers.glob("many-*.jsonl.gz"))) == 1
+    assert len(list(markers.glob("*.json"))) == NUM_UNITS - COMPACTED_AT
     keys = pq.read_table(tmp_path / "out" / "data", columns=["key"])["key"].to_pylist()
     assert sorted(keys) == [f"row-{number:04d}" for number in range(NUM_UNITS)]
 
