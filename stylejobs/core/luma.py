@@ -22,7 +22,7 @@ def luma(image_BCHW: Tensor) -> Tensor:
     if image_BCHW.ndim != 4 or image_BCHW.shape[1] != 3 or not image_BCHW.is_floating_point():
         raise ValueError(f"wanted a float batch [B, 3, H, W]; got {image_BCHW.dtype} {list(image_BCHW.shape)}")
     red_BHW, green_BHW, blue_BHW = image_BCHW.unbind(dim=1)
-    return (_RED * red_BHW + _GREEN * green_BHW + _BLUE * blue_BHW).unsqueeze(1)
+    return (_RED * red_BHW).add_(green_BHW, alpha=_GREEN).add_(blue_BHW, alpha=_BLUE).unsqueeze(1)
 
 
 def keep_colour(stylized_BCHW: Tensor, content_BCHW: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from stylejobs.engine.memory import is_out_of_memory
 from stylejobs.engine.timed_pool import Task, TimedPool, TooSlowError
 from stylejobs.engine.writer import Stopwatch
 from stylejobs.errors import DecodeError, RowError
-from stylejobs.records.codec import Limits, decode_image, read_header
+from stylejobs.records.codec import Limits, OpenImage
 from stylejobs.records.resize import resize_short_side
 
 PIXELS_PER_THREAD = 32_000_000
@@ -65,33 +65,39 @@ class Decoding:
 
     def __call__(self, images: Sequence[bytes | RowError], stopwatch: Stopwatch) -> Iterator[Source | RowError]:
         """Every row, decoded or why it is not; `oom` and `timeout` among the reasons."""
-        ahead: deque[tuple[Task, int]] = deque()
-        upcoming = ((image, self._num_pixels(image)) for image in images)
+        ahead: deque[tuple[Task | RowError, int]] = deque()
+        upcoming = map(self._open, images)
         following = next(upcoming, None)
         waiting_pixels = 0
         while ahead or following:
-            while following and self._has_room(len(ahead), waiting_pixels + following[1]):
-                image, num_pixels = following
-                ahead.append((self._pool.submit(self._decode, image, stopwatch), num_pixels))
-                waiting_pixels += num_pixels
+            while following and self._has_room(len(ahead), waiting_pixels + self._num_pixels(following)):
+                waiting_pixels += self._num_pixels(following)
+                ahead.append((self._submitted(following, stopwatch), self._num_pixels(following)))
                 following = next(upcoming, None)
             task, num_pixels = ahead.popleft()
             waiting_pixels -= num_pixels
-            yield self._result(task)
+            yield task if isinstance(task, RowError) else self._result(task)
 
     def _has_room(self, num_rows: int, num_pixels: int) -> bool:
         return not num_rows or (num_rows < self._s.max_rows and num_pixels <= PIXELS_PER_THREAD * self._s.num_threads)
 
-    def _num_pixels(self, image: bytes | RowError) -> int:
-        """What a row takes at most, by its header; nothing where it has none that we accept."""
+    def _open(self, image: bytes | RowError) -> OpenImage | RowError:
+        if isinstance(image, RowError):
+            return image
+        try:
+            return OpenImage(image, self._s.limits)
+        except RowError as error:
+            return error
+
+    def _num_pixels(self, image: OpenImage | RowError) -> int:
+        """What a row takes at most."""
         if isinstance(image, RowError):
             return 0
-        try:
-            header = read_header(image, self._s.limits)
-        except RowError:
-            return 0
-        factor = self._s.short_side_px / min(header.height, header.width) if self._s.short_side_px else 1.0
-        return round(header.height * header.width * max(1.0, factor * factor))
+        factor = self._s.short_side_px / min(image.height, image.width) if self._s.short_side_px else 1.0
+        return round(image.height * image.width * max(1.0, factor * factor))
+
+    def _submitted(self, image: OpenImage | RowError, stopwatch: Stopwatch) -> Task | RowError:
+        return image if isinstance(image, RowError) else self._pool.submit(self._decode, image, stopwatch)
 
     def _result(self, task: Task) -> Source | RowError:
         try:
@@ -99,12 +105,10 @@ class Decoding:
         except TooSlowError as error:
             return DecodeError("timeout", f"{error} (row_seconds)")
 
-    def _decode(self, image: bytes | RowError, stopwatch: Stopwatch) -> Source | RowError:
-        if isinstance(image, RowError):
-            return image
+    def _decode(self, image: OpenImage, stopwatch: Stopwatch) -> Source | RowError:
         with stopwatch.stage("decode"):
             try:
-                pixels_HWC = decode_image(image, self._s.limits)
+                pixels_HWC = image.decode()
                 if self._s.short_side_px:
                     pixels_HWC = resize_short_side(pixels_HWC, self._s.short_side_px)
                 return self._measured(pixels_HWC)

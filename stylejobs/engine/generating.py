@@ -214,7 +214,6 @@ class Generating:
         """x + strength (y - x) as floats that are not clipped yet, and of which rows y is finite."""
         content_BCHW = to_float(pixels_BHWC.to(place.device)).contiguous(memory_format=place.memory_format)
         style_BD = torch.stack([place.codes[content.style] for content in batch])
-        strength_B111 = torch.tensor([content.strength for content in batch], device=place.device).view(-1, 1, 1, 1)
         sharp_BCHW = self._sharpened(content_BCHW, batch)
         with autocast(place.device.type, self._s.precision):
             stylized_BCHW = place.generator(sharp_BCHW, style_BD)
@@ -223,6 +222,10 @@ class Generating:
         finite_B = stylized_BCHW.sum(dim=(1, 2, 3)).isfinite().tolist()
         if self._s.preserve_colour:
             stylized_BCHW = keep_colour(stylized_BCHW, content_BCHW)
+        strengths = [content.strength for content in batch]
+        if min(strengths) == 1.0:
+            return stylized_BCHW, finite_B  # what `lerp` would give, bit for bit
+        strength_B111 = torch.tensor(strengths, device=place.device).view(-1, 1, 1, 1)
         return torch.lerp(content_BCHW, stylized_BCHW, strength_B111), finite_B
 
     def _sharpened(self, content_BCHW: Tensor, batch: Sequence[Content]) -> Tensor:

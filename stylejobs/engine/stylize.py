@@ -15,6 +15,7 @@ from stylejobs.engine.budget import Budget
 from stylejobs.engine.canary import CanaryRules, check_canary, was_refused
 from stylejobs.engine.command import spoilt
 from stylejobs.engine.gallery import write_report
+from stylejobs.engine.generating import GenerateSettings
 from stylejobs.engine.jobs import carry_out, limits_of, next_deadline
 from stylejobs.engine.models import PinnedModel, held_model, pin_model, pinned_uri, place_model
 from stylejobs.engine.plans import check_drift, extras_of, list_inputs, planned_uri, read_plan
@@ -164,17 +165,20 @@ def _settings(
         model_version=model.version,
         model_sha256=model.sha256,
         package_sha256=model.package_sha256,
-        preserve_colour=config.preserve_colour,
-        deblur=_deblur(config),
         short_side_px=None if config.size == "keep" else config.size,
         format=config.format,
         quality=config.quality,
-        micro_batch=config.micro_batch,
-        tile_px=config.tile_px,
-        tile_overlap_px=config.tile_overlap_px,
-        tile_above_megapixels=config.tile_above_megapixels,
-        row_seconds=config.row_seconds,
-        precision=config.precision,
+        generate=GenerateSettings(
+            micro_batch=config.micro_batch,
+            precision=config.precision,
+            preserve_colour=config.preserve_colour,
+            deblur=_deblur(config),
+            tile_px=config.tile_px,
+            tile_overlap_px=config.tile_overlap_px,
+            tile_above_megapixels=config.tile_above_megapixels,
+            row_seconds=config.row_seconds,
+            model=model.package_sha256[:12],
+        ),
         limits=limits,
         drawing=choose_styles(config, plan, tuple(model.styles)),
         class_column=find_class_column(config, plan, source.carried_schema),

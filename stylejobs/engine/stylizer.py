@@ -24,9 +24,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from stylejobs.core.sharpness import Deblur
 from stylejobs.engine.decoding import PIXELS_PER_THREAD, DecodeSettings, Decoding, Source
 from stylejobs.engine.generating import Content, GenerateSettings, Generating, build_places
+from stylejobs.engine.memory import keep_freed_memory
 from stylejobs.engine.timed_pool import Task, TimedPool, TooSlowError
 from stylejobs.engine.writer import Converted, Stopwatch, UnitWorker, WriteSettings
 from stylejobs.errors import EncodeError, RowError
@@ -52,11 +52,9 @@ class StylizeSettings:
         drawing: styles, copies and strengths; strength "auto" is by content match, which the package must then hold.
             A source that is included keeps its own bytes, unless its size changes.
         short_side_px: None keeps the source's size.
-        deblur: None sharpens nothing.
+        generate: how pixels go through the generator; its `row_seconds` is also the longest that a row may take to
+            decode, and to encode.
         threads: torch threads; `codec_threads` decode and encode.
-        tile_px, tile_overlap_px, tile_above_megapixels: see generating.py.
-        row_seconds: longest that a row may take to decode, to encode, and to be stylized for each 10**6 pixels; None
-            for no limit.
         class_column: of the source, holds the class that a row's styles are drawn for; None where there is none.
         learned: rows that fit at once, as an earlier worker found out; see `Generating.learned`.
     """
@@ -70,19 +68,12 @@ class StylizeSettings:
     short_side_px: int | None
     format: str
     quality: int
-    micro_batch: int
-    precision: str
+    generate: GenerateSettings
     limits: Limits
     drawing: Drawing
-    preserve_colour: bool = False
-    deblur: Deblur | None = None
     use_gpu: bool = False
     threads: int = 1
     codec_threads: int = 2
-    tile_px: int = 1024
-    tile_overlap_px: int = 128
-    tile_above_megapixels: float = 16.0
-    row_seconds: float | None = None
     class_column: str | None = None
     learned: dict[str, int] = field(default_factory=dict)
 
@@ -114,15 +105,16 @@ class Stylizer(UnitWorker):
     def __init__(self, settings: StylizeSettings):
         super().__init__(settings.write)
         torch.set_num_threads(settings.threads)
+        keep_freed_memory()
         self._s = s = settings
         loaded = load_package(s.package_uri, s.package_sha256)
-        self._pool = TimedPool(s.codec_threads, s.row_seconds, "codec")
-        max_rows = 2 * s.micro_batch + s.codec_threads
+        self._pool = TimedPool(s.codec_threads, s.generate.row_seconds, "codec")
+        max_rows = 2 * s.generate.micro_batch + s.codec_threads
         styles = tuple(s.drawing.styles) if s.drawing.strength == "auto" else ()
         decode = DecodeSettings(s.limits, s.short_side_px, styles, s.codec_threads, max_rows)
         self._decode = Decoding(self._pool, decode, loaded.match)
         places = build_places(loaded.generator, loaded.styles, s.use_gpu)
-        self._generating = Generating(places, _generate_settings(s), s.learned)
+        self._generating = Generating(places, s.generate, s.learned)
 
     @property
     def learned(self) -> dict[str, int]:
@@ -280,20 +272,6 @@ class Stylizer(UnitWorker):
 def _ending(data: bytes) -> str:
     format = accepted_format(data)
     return "jpg" if format == "jpeg" else str(format)
-
-
-def _generate_settings(s: StylizeSettings) -> GenerateSettings:
-    return GenerateSettings(
-        micro_batch=s.micro_batch,
-        precision=s.precision,
-        preserve_colour=s.preserve_colour,
-        deblur=s.deblur,
-        tile_px=s.tile_px,
-        tile_overlap_px=s.tile_overlap_px,
-        tile_above_megapixels=s.tile_above_megapixels,
-        row_seconds=s.row_seconds,
-        model=s.package_sha256[:12],
-    )
 
 
 def _content(copy: _Copy) -> Content:

@@ -69,7 +69,7 @@ class TimedPool:
 
     def wait(self, task: Task) -> None:
         """Until a task is done, has failed or is given up. Sees to all running tasks meanwhile."""
-        while not wait([task.future], self._patience()).done:
+        while not task.future.done() and not wait([task.future], self._patience()).done:
             self._give_up_late_tasks()
 
     def result(self, task: Task) -> Any:

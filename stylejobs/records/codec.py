@@ -95,56 +95,68 @@ class Header:
     num_frames: int
 
 
-def read_header(data: bytes, limits: Limits) -> Header:
-    """Check a file against the limits and describe it, without decoding a pixel.
+class OpenImage:
+    """A file whose container has been read and found within the limits; no pixel is decoded yet.
+
+    Attributes:
+        height, width: pixels, after orientation: of what `decode` returns.
 
     Args:
         data: the whole file.
         limits: what to refuse.
 
-    Returns:
-        The header; a file that has one may still fail to decode.
-
     Raises:
-        DecodeError: with a reason of the module's table.
+        DecodeError: with a reason of the module's table; nothing else, for any bytes.
     """
-    with _raises_decode_error(data):
-        image, format = _open(data, limits)
-        orientation = _orientation(image)
-        height, width = _upright_size(image, orientation)
-        mode = colour.stored_mode(image)
-        return Header(format, width, height, mode, orientation, _num_frames(image))
+
+    def __init__(self, data: bytes, limits: Limits):
+        self._data = data
+        with _raises_decode_error(data):
+            self._image, self._format = _open(data, limits)
+            self._orientation = _orientation(self._image)
+            self.height, self.width = _upright_size(self._image, self._orientation)
+            self._mode = colour.stored_mode(self._image)
+
+    def header(self) -> Header:
+        """What the file says about its image; a file that says it may still fail to decode."""
+        with _raises_decode_error(self._data):
+            num_frames = _num_frames(self._image)
+            return Header(self._format, self.width, self.height, self._mode, self._orientation, num_frames)
+
+    def decode(self) -> np.ndarray:
+        """The first frame, upright, as 8-bit RGB (the rule is the table in `colour.py`); to be called once.
+
+        Returns:
+            uint8 [H, W, 3], C-contiguous, writable.
+
+        Raises:
+            DecodeError: with a reason of the module's table; nothing else, for any bytes.
+        """
+        with _raises_decode_error(self._data):
+            self._image.load()
+            rgb = colour.to_rgb(self._image, self._mode)
+            # Pillow turns TIFFs upright while loading them.
+            if self._orientation > 1 and self._format != "tiff":
+                rgb = rgb.transpose(_TURN_UPRIGHT[self._orientation])
+            if rgb.size != (self.width, self.height):
+                raise DecodeError(
+                    "decode", f"the header says {self.width}x{self.height} pixels, decoded {rgb.width}x{rgb.height}"
+                )
+            return np.array(rgb)
+
+
+def read_header(data: bytes, limits: Limits) -> Header:
+    """`OpenImage(data, limits).header()`."""
+    return OpenImage(data, limits).header()
 
 
 def decode_image(data: bytes, limits: Limits) -> np.ndarray:
-    """Decode the first frame, upright, as 8-bit RGB (the rule is the table in `colour.py`).
-
-    Args:
-        data: the whole file.
-        limits: what to refuse before decoding.
-
-    Returns:
-        uint8 [H, W, 3], C-contiguous, writable, of the size that `read_header` gives.
-
-    Raises:
-        DecodeError: with a reason of the module's table; nothing else, for any bytes.
+    """`OpenImage(data, limits).decode()`: uint8 [H, W, 3].
 
     >>> decode_image(encode_image(np.full((8, 9, 3), 7, np.uint8), "png", 90), Limits())[0, 0].tolist()
     [7, 7, 7]
     """
-    with _raises_decode_error(data):
-        image, format = _open(data, limits)
-        orientation = _orientation(image)
-        height, width = _upright_size(image, orientation)
-        stored = colour.stored_mode(image)
-        image.load()
-        rgb = colour.to_rgb(image, stored)
-        # Pillow turns TIFFs upright while loading them.
-        if orientation > 1 and format != "tiff":
-            rgb = rgb.transpose(_TURN_UPRIGHT[orientation])
-        if rgb.size != (width, height):
-            raise DecodeError("decode", f"the header says {width}x{height} pixels, decoded {rgb.width}x{rgb.height}")
-        return np.array(rgb)
+    return OpenImage(data, limits).decode()
 
 
 def encode_image(pixels_HWC: np.ndarray, format: str, quality: int, subsampling: str = "4:2:0") -> bytes:

@@ -72,7 +72,7 @@ def work(source: str, dest: str, model: str) -> dict:
         "before_mb": before_mb,
         "quarter_mb": peaks_mb[len(peaks_mb) // 4],
         "peak_mb": peaks_mb[-1],
-        "micro_batch": job.settings.micro_batch,
+        "micro_batch": job.settings.generate.micro_batch,
         "unit_mb": max(item.unit.num_bytes for item in job.work.values()) / 2**20,
     }
 

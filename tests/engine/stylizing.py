@@ -1,12 +1,13 @@
 """What the tests of the stylizing worker share: small pictures, rows of them, and settings."""
 
 import io
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from stylejobs.engine.generating import GenerateSettings
 from stylejobs.engine.stylizer import Stylizer, StylizeSettings
 from stylejobs.engine.writer import Converted, Stopwatch, WriteSettings, schema_to_text
 from stylejobs.errors import RowError
@@ -53,18 +54,24 @@ def settings_for(packages: dict, model: str, dest: str, carried: pa.Schema = NO_
         short_side_px=None,
         format="png",
         quality=90,
-        micro_batch=3,
-        precision="float32",
+        generate=GenerateSettings(3, model=package.sha256[:12]),
         limits=Limits(),
     )
 
 
 def changed(settings: StylizeSettings, **changes: object) -> StylizeSettings:
-    """The settings with other values; `seed`, `styles`, `variants` and `strength` are those of the drawing."""
+    """The settings with other values, also of those within: `seed`, `styles`, `variants`, `micro_batch` and so on."""
     drawn = {name: changes.pop(name) for name in ("seed", "styles", "variants", "strength") if name in changes}
     if "styles" in drawn:
         drawn["styles"] = dict.fromkeys(drawn["styles"], 1.0)
-    return replace(settings, drawing=replace(settings.drawing, **drawn), **changes)
+    ours = {field.name for field in fields(GenerateSettings)}
+    generate = {name: changes.pop(name) for name in list(changes) if name in ours}
+    return replace(
+        settings,
+        drawing=replace(settings.drawing, **drawn),
+        generate=replace(settings.generate, **generate),
+        **changes,
+    )
 
 
 def convert(worker: Stylizer, rows: UnitRows) -> tuple[list[dict], Converted]:

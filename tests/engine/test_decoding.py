@@ -16,7 +16,7 @@ from stylejobs.engine.decoding import DecodeSettings, Decoding, Source
 from stylejobs.engine.timed_pool import Task, TimedPool
 from stylejobs.engine.writer import Stopwatch
 from stylejobs.errors import DecodeError, RowError
-from stylejobs.records.codec import Limits
+from stylejobs.records.codec import Limits, OpenImage
 from tests.engine.stylizing import pixels, png
 
 
@@ -31,13 +31,13 @@ class Counting(TimedPool):
 
     def __init__(self, num_threads: int, seconds: float | None = None):
         super().__init__(num_threads, seconds)
-        self.waiting: dict[Task, bytes] = {}
+        self.waiting: dict[Task, OpenImage] = {}
         self.peaks: list[tuple[int, int]] = []
 
     def submit(self, function, image, stopwatch) -> Task:
         task = super().submit(function, image, stopwatch)
         self.waiting[task] = image
-        sizes = [decoding.read_header(data, Limits(min_side_px=1)) for data in self.waiting.values()]
+        sizes = self.waiting.values()
         self.peaks.append((len(sizes), sum(size.height * size.width for size in sizes)))
         return task
 
@@ -109,17 +109,16 @@ def test_a_fault_of_ours_is_not_a_bad_row(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_row_that_hangs_costs_itself_and_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = decoding.decode_image
-    slow = png(pixels(2))
+    real = OpenImage.decode
 
-    def decode(data: bytes, limits: Limits) -> np.ndarray:
-        if data == slow:
+    def decode(image: OpenImage) -> np.ndarray:
+        if image.height == 99:
             time.sleep(1.5)
-        return real(data, limits)
+        return real(image)
 
-    monkeypatch.setattr(decoding, "decode_image", decode)
+    monkeypatch.setattr(OpenImage, "decode", decode)
     pool = TimedPool(1, seconds=0.3)
-    found = list(build(1, pool=pool)([png(pixels(n)) for n in range(5)], Stopwatch()))
+    found = list(build(1, pool=pool)([png(pixels(n, 99 if n == 2 else 20)) for n in range(5)], Stopwatch()))
     assert [isinstance(row, Source) for row in found] == [True, True, False, True, True]
     assert (found[2].stage, found[2].reason) == ("decode", "timeout") and "0.3 s" in found[2].message
     assert pool.num_lost == 1

@@ -7,31 +7,34 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from stylejobs.engine import decoding, stylizer
+from stylejobs.engine import stylizer
 from stylejobs.engine.stylizer import Stylizer
 from stylejobs.records import codec
-from stylejobs.records.codec import Limits, decode_image
+from stylejobs.records.codec import OpenImage
 from tests.engine.stylizing import SIZES, convert, decoded, pixels, png, rows_of
 
 
 class TestTime:
     """A row that hangs for real, in each of the two stages that run on threads."""
 
-    @pytest.mark.parametrize(("module", "stage"), [(decoding, "decode"), (stylizer, "encode")])
+    @pytest.mark.parametrize(
+        ("holder", "name", "stage"), [(OpenImage, "decode", "decode"), (stylizer, "encode_image", "encode")]
+    )
     def test_it_becomes_a_dead_letter_and_the_others_are_as_they_were(
-        self, build: Callable[..., Stylizer], monkeypatch: pytest.MonkeyPatch, module: object, stage: str
+        self, build: Callable[..., Stylizer], monkeypatch: pytest.MonkeyPatch, holder: object, name: str, stage: str
     ) -> None:
         rows = rows_of([png(pixels(n, *SIZES[n % 2])) for n in range(6)])
         usual, _ = convert(build(micro_batch=1), rows)
-        real = getattr(module, f"{stage}_image")
-        hanging = rows.images[3] if stage == "decode" else decode_image(usual[3]["image"]["bytes"], Limits())
+        real = getattr(holder, name)
+        hanging_HWC = pixels(3, *SIZES[1]) if stage == "decode" else decoded(usual[3])
 
         def slow(given: object, *arguments: object) -> object:
-            if np.array_equal(given, hanging):
+            made = real(given, *arguments)
+            if np.array_equal(made if stage == "decode" else given, hanging_HWC):
                 time.sleep(1.5)
-            return real(given, *arguments)
+            return made
 
-        monkeypatch.setattr(module, f"{stage}_image", slow)
+        monkeypatch.setattr(holder, name, slow)
         worker = build(micro_batch=1, codec_threads=1, row_seconds=0.3)
         started = time.monotonic()
         made, converted = convert(worker, rows)
@@ -44,14 +47,15 @@ class TestTime:
         self, build: Callable[..., Stylizer], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         gate = threading.Event()
-        real = decoding.decode_image
+        real = OpenImage.decode
 
-        def hang(data: bytes, limits: Limits) -> np.ndarray:
-            if len(data) > 1500:
+        def hang(image: OpenImage) -> np.ndarray:
+            pixels_HWC = real(image)
+            if pixels_HWC.any():
                 gate.wait(30)
-            return real(data, limits)
+            return pixels_HWC
 
-        monkeypatch.setattr(decoding, "decode_image", hang)
+        monkeypatch.setattr(OpenImage, "decode", hang)
         worker = build(row_seconds=0.1)
         images = [png(pixels(n, 30, 30) if n % 2 else np.zeros((30, 30, 3), np.uint8)) for n in range(12)]
         made, converted = convert(worker, rows_of(images))
