@@ -22,7 +22,6 @@ from stylejobs.records.schema import IMAGE_FIELDS, carried_columns, carrying_sch
 from stylejobs.storage import locations
 from stylejobs.storage.reading import UnitRows
 from stylejobs.storage.sources import plan_source
-from stylejobs.tracking.tracker import NullTracker
 
 _JPEG_QUALITY = 95
 
@@ -134,4 +133,4 @@ def plan_ingest(config: IngestConfig) -> UnitJob:
 def ingest(config: IngestConfig, job: UnitJob) -> JobResult:
     """Runs the job; what an earlier run finished is not read again."""
     with ray_session(config.cluster.num_cpus, config.cluster.object_store_mb):
-        return carry_out(job, NullTracker())
+        return carry_out(job)

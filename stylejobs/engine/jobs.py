@@ -12,7 +12,7 @@ from stylejobs.engine.results import JobResult
 from stylejobs.engine.unit_job import UnitJob
 from stylejobs.records.codec import Limits
 from stylejobs.storage.markers import Marker
-from stylejobs.tracking.tracker import Tracker
+from stylejobs.tracking.tracker import NullTracker, Tracker
 
 
 def limits_of(section: LimitsSection) -> Limits:
@@ -36,17 +36,21 @@ def next_deadline(text: str | None, now: float) -> float | None:
     return (moment if moment > here else moment + timedelta(days=1)).timestamp()
 
 
-def carry_out(job: UnitJob, tracker: Tracker, check: Callable[[], None] | None = None) -> JobResult:
+def carry_out(
+    job: UnitJob, tracker: Callable[[], Tracker] = NullTracker, check: Callable[[], None] | None = None
+) -> JobResult:
     """Does what is left of a job and publishes it; whatever happens, the result says how far it got.
 
     Args:
+        tracker: gives where metrics go; asked after each unit, so it may be long in coming. What it raises ends the
+            job.
         check: comes first; what it raises ends the job before anything is done.
     """
     started = time.monotonic()
     first = job.count("rows_in")
 
     def on_unit(marker: Marker, progress: JobProgress) -> None:
-        tracker.log_metrics(
+        tracker().log_metrics(
             {
                 "rows_ok": job.count("rows_ok"),
                 "rows_bad": job.count("rows_bad"),

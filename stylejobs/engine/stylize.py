@@ -203,14 +203,12 @@ def _canary_rules(config: StylizeConfig, job: UnitJob) -> CanaryRules:
 def stylize(config: StylizeConfig, job: UnitJob, model: PinnedModel) -> JobResult:
     """Runs the job under an MLflow run, then writes the report."""
     with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
-        # MLflow takes as long as Ray to be there, and the one mostly waits.
+        stack.enter_context(ray_session(config.cluster.num_cpus, config.cluster.object_store_mb))
+        # MLflow takes as long to be there as workers do: the first units are done meanwhile.
         starting = pool.submit(_start_tracker, config, model)
-        try:
-            stack.enter_context(ray_session(config.cluster.num_cpus, config.cluster.object_store_mb))
-        finally:
-            tracker = stack.enter_context(starting.result())
         rules = _canary_rules(config, job)
-        result = carry_out(job, tracker, check=lambda: check_canary(job, rules))
+        result = carry_out(job, starting.result, lambda: check_canary(job, rules))
+        tracker = stack.enter_context(starting.result())
         result.rows["written"] = job.count("rows_out")
         if config.sink == "null":
             result = result.with_(proof=None)  # nothing was kept: it must not look like a finished dataset
