@@ -133,7 +133,7 @@ def _gallery(job: UnitJob, num_items: int) -> Iterator[GalleryItem]:
     A job that goes on reads a hundredth of its units for it, so that resuming costs what is left to do.
     """
     written = sorted((marker for marker in job.markers.values() if marker.file), key=lambda marker: marker.index)
-    most = min(_MAX_UNITS_SHOWN, 1 + len(written) // 100) if job.skipped else _MAX_UNITS_SHOWN
+    most = min(_MAX_UNITS_SHOWN, max(1, len(written) // 100)) if job.skipped else _MAX_UNITS_SHOWN
     num_units = min(most, len(written), num_items)
     for number in range(num_units):
         marker = written[number * len(written) // num_units]
