@@ -8,9 +8,10 @@ away. The weights of all tiles add up to 1 at every pixel. So:
                           to the edge: 48 of 128 px) gives the whole image's result up to rounding, at the image's
                           border too. One that sees up to half of it differs inside of the overlaps by what its
                           outermost taps contribute: at most a few levels of 8 bits in single pixels.
-    global statistics     instance norm, attention, colour transfer: every tile has statistics of its own, so the
-                          result differs from the whole image's everywhere. Blending spreads the step between two tiles
-                          over a quarter of the overlap; `seam_energy` measures what is left of it.
+    global statistics     instance norm, attention, `fda`: every tile has statistics of its own, so the result differs
+                          from the whole image's everywhere. Blending spreads the step between two tiles over a quarter
+                          of the overlap; `seam_energy` measures what is left of it. `moments` and `histogram` are told
+                          the statistics of the whole (`takes_whole`), and so have no seam.
 """
 
 import math

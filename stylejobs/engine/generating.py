@@ -42,6 +42,7 @@ from stylejobs.errors import GenerateError
 _BUCKET_PX = 2**20
 _SMALLEST_BUCKET_PX = 2**16
 _TILE_STEP_PX = 16
+_WHOLE_PX = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -194,10 +195,11 @@ class Generating:
     def _tiled(self, tiling: Tiling, content: Content, place: Place) -> np.ndarray | GenerateError:
         started = time.monotonic()
         height, width = content.pixels_HWC.shape[:2]
+        whole = _whole_code(content, place)
 
         def make_tile(rows: slice, columns: slice) -> Tensor:
             pixels_1HWC = torch.from_numpy(np.stack([content.pixels_HWC[rows, columns]]))
-            blended_1CHW, (is_finite,) = self._forward(pixels_1HWC, [content], place)
+            blended_1CHW, (is_finite,) = self._forward(pixels_1HWC, [content], place, whole)
             if late := self._lateness(started, 1, height, width):
                 raise late
             if not is_finite:
@@ -210,13 +212,19 @@ class Generating:
             return error
 
     @torch.inference_mode()
-    def _forward(self, pixels_BHWC: Tensor, batch: Sequence[Content], place: Place) -> tuple[Tensor, list[bool]]:
-        """x + strength (y - x) as floats that are not clipped yet, and of which rows y is finite."""
+    def _forward(
+        self, pixels_BHWC: Tensor, batch: Sequence[Content], place: Place, whole: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, list[bool]]:
+        """x + strength (y - x) as floats that are not clipped yet, and of which rows y is finite.
+
+        Args:
+            whole: nothing, or `whole_BD` of the images that the pixels are tiles of.
+        """
         content_BCHW = to_float(pixels_BHWC.to(place.device)).contiguous(memory_format=place.memory_format)
         style_BD = torch.stack([place.codes[content.style] for content in batch])
         sharp_BCHW = self._sharpened(content_BCHW, batch)
         with autocast(place.device.type, self._s.precision):
-            stylized_BCHW = place.generator(sharp_BCHW, style_BD)
+            stylized_BCHW = place.generator(sharp_BCHW, style_BD, *whole)
         stylized_BCHW = stylized_BCHW.float()
         # One pass: a sum is finite unless a value is not, or they are of 30 digits, which are no pixels either.
         finite_B = stylized_BCHW.sum(dim=(1, 2, 3)).isfinite().tolist()
@@ -254,6 +262,19 @@ class Generating:
             f"{spent:.1f} s in the generator for {num_rows} image(s) of {width}x{height} pixels, "
             f"row_seconds={self._s.row_seconds:g} allows {allowed:g}",
         )
+
+
+@torch.inference_mode()
+def _whole_code(content: Content, place: Place) -> tuple[Tensor, ...]:
+    """What a generator that `takes_whole` is told of an image that is cut into tiles; nothing for the others.
+
+    Of every so many pixels one is looked at: as many as say it well, and as they are, not averaged.
+    """
+    if not getattr(place.generator, "takes_whole", False):
+        return ()
+    step = math.ceil(math.sqrt(content.pixels_HWC[..., 0].size / _WHOLE_PX))
+    pixels_1HWC = torch.from_numpy(np.stack([content.pixels_HWC[::step, ::step]]))
+    return (place.generator.encode_style(to_float(pixels_1HWC.to(place.device))),)
 
 
 def _bucket(height: int, width: int) -> int:

@@ -8,7 +8,6 @@ files whose footers promise many rows and whose images are null, so that it cost
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from stylejobs.engine.stream import Worker, Workers, WorkItem
 from stylejobs.engine.unit_job import UnitJob
 from stylejobs.storage.markers import Marker, Markers, write_marker
 from stylejobs.storage.sources import plan_source
+from tests.bench.process import peak_rss_mb
 
 GROUPS_A_FILE, ROWS_A_GROUP = 100, 2500
 
@@ -158,7 +158,7 @@ def _main(verb: str, source: str, dest: str, num_left: str) -> Iterator[str]:
             **answer,
             "seconds": {name: round(moment - started, 2) for name, moment in moments.items()}
             | {"imports": round(imported, 2), "all": round(time.time() - started, 2)},
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_mb": round(peak_rss_mb()),
         }
     )
 

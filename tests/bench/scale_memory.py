@@ -7,7 +7,6 @@ is drawn by lot, and the largest comes in the first quarter. The images are made
 """
 
 import json
-import resource
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from PIL import Image
 from infra.demo.photos import PHOTOS, read_photo
 from stylejobs.config.load import load_config
 from tests.bench.pictures import encode, write_parquet
+from tests.bench.process import peak_rss_mb
 
 MEGAPIXELS = (0.1, 100.0)
 _ASPECT = 1.5
@@ -60,11 +60,11 @@ def work(source: str, dest: str, model: str) -> dict:
     words = [f"source={source}", f"dest={dest}", f"model={model}", "limits.max_megapixels=110", "cluster.actor_cpus=1"]
     job, _ = plan_stylize(load_config("stylize", words).config)
     worker = job.worker(job.settings)
-    before_mb, started, peaks_mb, rows = _peak_mb(), time.monotonic(), [], 0
+    before_mb, started, peaks_mb, rows = peak_rss_mb(), time.monotonic(), [], 0
     for item in job.work.values():
         marker = worker.do(item)["marker"]
         rows += marker["rows_ok"]
-        peaks_mb.append(_peak_mb())
+        peaks_mb.append(peak_rss_mb())
     job.release()
     return {
         "rows": rows,
@@ -75,10 +75,6 @@ def work(source: str, dest: str, model: str) -> dict:
         "micro_batch": job.settings.generate.micro_batch,
         "unit_mb": max(item.unit.num_bytes for item in job.work.values()) / 2**20,
     }
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

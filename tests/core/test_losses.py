@@ -5,12 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylejobs.core.losses import feature_loss, gram_distance, gram_loss, gram_matrix, total_variation
+from tests.core.features import draw
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7), st.integers(1, 7))
-
-
-def draw(shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,12 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylejobs.core.losses import patch_nce
+from tests.core.features import draw
 
 shapes = st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(1, 5))
-
-
-def draw(shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def reference(query_BND, key_BND, temperature):

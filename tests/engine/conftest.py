@@ -9,12 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stylejobs.config.schema import StylizeConfig
 from stylejobs.core.match import fit_match
 from stylejobs.core.networks import build_network
 from stylejobs.core.pixels import to_float
 from stylejobs.engine import stylizer
+from stylejobs.engine.models import PinnedModel, pin_model
+from stylejobs.engine.stylize import plan_stylize
 from stylejobs.engine.stylizer import Stylizer
 from stylejobs.storage.packages import LoadedPackage, Package, save_package
+from tests.engine.pinning import write_image
 from tests.engine.stylizing import NO_COLUMNS, changed, pixels, settings_for
 
 
@@ -81,5 +85,28 @@ def build_spying(build: Callable[..., Stylizer], monkeypatch: pytest.MonkeyPatch
         worker = build(**changes, styles=("only",))
         worker.batches = generator.batches
         return worker
+
+    return call
+
+
+@pytest.fixture
+def pin(tmp_path: Path) -> Callable[..., PinnedModel]:
+    """pin("builtin:moments", ["a.png"]) for a job that writes to tmp_path/out."""
+    count = iter(range(99))
+
+    def call(uri: str, styles: list[str] | None = None) -> PinnedModel:
+        return pin_model(uri, styles, str(tmp_path / "out"), str(tmp_path / f"scratch{next(count)}"))
+
+    return call
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., None]:
+    """start("builtin:moments", ["a.png"]) plans a job that writes to tmp_path/out, as the stylize verb does."""
+    write_image(tmp_path / "photos" / "a.png")
+
+    def call(uri: str, styles: list[str] | None = None, dest: str = "out", **keys: object) -> None:
+        places = {"source": str(tmp_path / "photos"), "dest": str(tmp_path / dest)}
+        plan_stylize(StylizeConfig(**places, model=uri, styles=styles, **keys))
 
     return call

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from stylejobs.core.networks import build_network
 from stylejobs.engine.generating import Content, GenerateSettings, Generating, Place, build_places
 from stylejobs.engine.memory import attempt, is_out_of_memory
 from stylejobs.errors import GenerateError
@@ -201,6 +202,22 @@ class TestLargeImages:
         # halves round to either side
         assert all(np.abs(a.astype(int) - b).max() <= (strength < 1) for a, b in zip(found, whole, strict=True))
         assert max(height * width for _, height, width in generator.shapes) == 64 * 64
+
+    @pytest.mark.parametrize("name", ["moments", "histogram"])
+    def test_colour_transfers_give_every_tile_the_colours_of_the_whole(self, name: str) -> None:
+        network, rng = build_network(name), np.random.default_rng(0)
+        code = network.encode_style(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.8)[0]
+        # Dark on the left, bright on the right: a tile by itself would be made as bright as the style.
+        ramp_HWC = np.linspace(40, 200, 201)[None, :, None] + rng.normal(0, 12, (150, 201, 3))
+        batch = [Content(ramp_HWC.clip(0, 255).astype(np.uint8), "only", 1.0, 1.0)]
+        places = [Place(CPU, network, {"only": code})]
+        (whole,) = Generating(places, GenerateSettings(8))(batch)
+        (tiled,) = Generating(places, self.SETTINGS)(batch)
+        assert np.abs(tiled.astype(int) - whole).max() <= 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("stylejobs.engine.generating._WHOLE_PX", 2_000)
+            (sampled,) = Generating(places, self.SETTINGS)(batch)
+        assert np.abs(sampled.astype(int) - whole).mean() < 2.0
 
     def test_pixels_that_cannot_be_written_to_are_read(self) -> None:
         (content,) = contents(1, 150, 201)

@@ -1,45 +1,17 @@
 """Model packages: what is saved is loaded, and every change to what decides a pixel is caught."""
 
-import hashlib
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylejobs.core.match import EMBEDDING_LENGTH, Match
+from stylejobs.core.match import EMBEDDING_LENGTH
 from stylejobs.core.networks import build_network
 from stylejobs.errors import ModelError
-from stylejobs.storage.packages import Package, copy_package, load_package, read_package, save_package
-
-TINY = {"width": 4, "blocks": 1}
-FILES = ["card.md", "model.json", "styles/styles.safetensors", "weights.safetensors"]
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
-def save_johnson(folder: Path, seed: int = 0, **changes: object) -> Package:
-    torch.manual_seed(seed)
-    given = {
-        "options": TINY,
-        "styles": {"monet": torch.zeros(0)},
-        "training": {"method": "fast", "steps": 10},
-    } | changes
-    return save_package(str(folder), "johnson", weights=build_network("johnson", **TINY).state_dict(), **given)
-
-
-def save_moments(folder: Path, styles: dict[str, torch.Tensor]) -> Package:
-    return save_package(str(folder), "moments", {}, {}, styles, {})
-
-
-def make_match(*styles: str) -> Match:
-    targets = {name: draw(EMBEDDING_LENGTH, seed=seed) for seed, name in enumerate(styles)}
-    return Match(draw(EMBEDDING_LENGTH, seed=50), draw(EMBEDDING_LENGTH, EMBEDDING_LENGTH, seed=51), targets)
+from stylejobs.storage.packages import copy_package, load_package, read_package, save_package
+from tests.storage.packing import FILES, TINY, draw, make_match, restamp, save_johnson, save_moments
 
 
 @pytest.fixture
@@ -175,19 +147,9 @@ class TestMatch:
         else:
             tensors["//match/target/zebra"] = tensors["//match/target/zebra"][:5].clone()
         save_file(tensors, path)
-        _restamp(tmp_path)
+        restamp(tmp_path)
         with pytest.raises(ModelError, match="its content match is not whole"):
             load_package(str(tmp_path))
-
-
-def _restamp(folder: Path) -> None:
-    """Gives a package whose styles file was changed the digests that it would have been saved with."""
-    from stylejobs.storage.packages import _identity
-
-    package = read_package(str(folder))
-    sha256 = hashlib.sha256((folder / "styles" / "styles.safetensors").read_bytes()).hexdigest()
-    identity = _identity(package.network, package.options, package.styles, package.weights_sha256, sha256)
-    _describe(styles_sha256=sha256, sha256=identity)(folder)
 
 
 class TestIdentity:
@@ -223,129 +185,3 @@ class TestIdentity:
         described = json.loads((folder / "model.json").read_text())
         (folder / "model.json").write_text(json.dumps({**described, "training": {"run": "another"}}))
         assert load_package(str(folder), other.sha256).package.training == {"run": "another"}
-
-
-def _describe(**changes: object) -> Callable[[Path], None]:
-    """Changes keys of model.json."""
-
-    def tamper(folder: Path) -> None:
-        described = json.loads((folder / "model.json").read_text())
-        (folder / "model.json").write_text(json.dumps({**described, **changes}))
-
-    return tamper
-
-
-def _flip(name: str, at: int) -> Callable[[Path], None]:
-    def tamper(folder: Path) -> None:
-        data = bytearray((folder / name).read_bytes())
-        data[at] ^= 1
-        (folder / name).write_bytes(data)
-
-    return tamper
-
-
-def _write(name: str, text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(text.encode("latin-1"))
-
-
-class TestTampering:
-    @pytest.mark.parametrize(
-        ("tamper", "said"),
-        [
-            (_flip("weights.safetensors", -1), r"weights\.safetensors: was altered: wanted sha256"),
-            (_flip("weights.safetensors", 20), r"weights\.safetensors: was altered"),
-            (_flip("styles/styles.safetensors", -3), r"styles\.safetensors: was altered"),
-            (_write("weights.safetensors", ""), "was altered"),
-            (_describe(network="moments"), r"model\.json was altered"),
-            (_describe(options={"width": 8, "blocks": 1}), r"model\.json was altered"),
-            (_describe(options=None), r"model\.json was altered"),
-            (_describe(styles=["manet"]), r"model\.json was altered"),
-            (_describe(styles=["monet", "manet"]), r"model\.json was altered"),
-            (_describe(sha256="0" * 64), r"model\.json was altered"),
-            (_describe(weights_sha256="0" * 64), r"model\.json was altered"),
-            (_describe(styles_sha256=None), r"model\.json was altered"),
-            (_describe(schema_version=2), "package version 2, this program reads 1"),
-            (_describe(surprise=1), "not the description of a model package"),
-            (_describe(styles=None), "not the description of a model package"),
-            (_write("model.json", "{"), "not the description of a model package"),
-            (_write("model.json", "[]"), "not the description of a model package"),
-            (_write("model.json", "\xff"), "not the description of a model package"),
-            (lambda folder: (folder / "model.json").unlink(), r"not a model package \(it has no model.json\)"),
-            (lambda folder: (folder / "weights.safetensors").unlink(), r"weights\.safetensors: missing"),
-            (lambda folder: shutil.rmtree(folder / "styles"), r"styles\.safetensors: missing"),
-            (lambda folder: shutil.rmtree(folder), "not a model package"),
-        ],
-    )
-    def test_it_is_caught_and_named(self, folder: Path, tamper: Callable[[Path], object], said: str) -> None:
-        load_package(str(folder))
-        tamper(folder)
-        with pytest.raises(ModelError, match=said):
-            load_package(str(folder))
-
-    @pytest.mark.parametrize("at", range(0, 2000, 97))
-    @pytest.mark.parametrize("name", ["weights.safetensors", "styles/styles.safetensors"])
-    def test_any_byte_of_the_tensors(self, folder: Path, name: str, at: int) -> None:
-        _flip(name, at % (folder / name).stat().st_size)(folder)
-        with pytest.raises(ModelError, match="was altered"):
-            load_package(str(folder))
-
-    def test_another_package_in_its_place(self, folder: Path) -> None:
-        planned = read_package(str(folder)).sha256
-        save_johnson(folder, seed=1)
-        load_package(str(folder))
-        with pytest.raises(ModelError, match=f"wanted the model {planned}, found"):
-            load_package(str(folder), planned)
-
-    def test_weights_of_another_package_with_their_digest(self, folder: Path, tmp_path: Path) -> None:
-        other = save_johnson(tmp_path / "other", seed=1)
-        shutil.copy(tmp_path / "other" / "weights.safetensors", folder / "weights.safetensors")
-        _describe(weights_sha256=other.weights_sha256)(folder)
-        with pytest.raises(ModelError, match=r"model\.json was altered"):
-            load_package(str(folder))
-
-    def test_a_file_in_place_of_the_folder(self, folder: Path) -> None:
-        with pytest.raises(ModelError, match="not a model package"):
-            load_package(str(folder / "card.md"))
-
-    def test_a_package_of_a_later_version_is_called_that(self, folder: Path) -> None:
-        _describe(schema_version=2, tile_px=512)(folder)
-        with pytest.raises(ModelError, match="package version 2, this program reads 1"):
-            load_package(str(folder))
-
-
-class TestUnfitting:
-    """Packages with right digests that were made wrong."""
-
-    @pytest.mark.parametrize(
-        ("network", "options"),
-        [("johnson", {"width": 8, "blocks": 1}), ("johnson", {"depth": 1}), ("nobody2030", {}), ("moments", {})],
-    )
-    def test_weights_that_do_not_fit_the_network(self, tmp_path: Path, network: str, options: dict) -> None:
-        weights = build_network("johnson", **TINY).state_dict()
-        save_package(str(tmp_path), network, options, weights, {}, {})
-        with pytest.raises(ModelError, match=f"the weights do not fit network '{network}'"):
-            load_package(str(tmp_path))
-
-    def test_tensors_that_are_no_safetensors_file(self, tmp_path: Path) -> None:
-        from stylejobs.storage.packages import _identity
-
-        package = save_johnson(tmp_path)
-        torch_bytes = b"not tensors at all"
-        sha256 = hashlib.sha256(torch_bytes).hexdigest()
-        (tmp_path / "weights.safetensors").write_bytes(torch_bytes)
-        identity = _identity("johnson", TINY, ("monet",), sha256, package.styles_sha256)
-        _describe(weights_sha256=sha256, sha256=identity)(tmp_path)
-        with pytest.raises(ModelError, match="not a safetensors file"):
-            load_package(str(tmp_path))
-
-    def test_a_style_that_has_no_code(self, tmp_path: Path) -> None:
-        save_moments(tmp_path, {"a": draw(6), "b": draw(6)})
-        save_file({"a": draw(6)}, tmp_path / "styles" / "styles.safetensors")
-        _restamp(tmp_path)
-        with pytest.raises(ModelError, match="'b'"):
-            load_package(str(tmp_path))
-
-    def test_a_code_of_the_wrong_length(self, tmp_path: Path) -> None:
-        save_moments(tmp_path, {"a": draw(5)})
-        with pytest.raises(ModelError, match="'a'"):
-            load_package(str(tmp_path))

@@ -3,7 +3,8 @@
 Every generator has `multiple` (what its inner strides ask of both sides; it pads and crops by itself) and `style_dim`
 (numbers of a style code; 0 where it needs none), and maps (content_BCHW, style_BD) to stylized_BCHW of the same height
 and width, any H, W >= 1. A row's result depends on that row alone, so one batch may hold many styles. A generator with
-`style_dim` > 0 also has `encode_style(style_BCHW) -> style_BD`, unless a style is a label (`label_conditioned`).
+`style_dim` > 0 also has `encode_style(style_BCHW) -> style_BD`, unless a style is a label (`label_conditioned`). One
+with `takes_whole` maps colours by statistics of the image; of a tile it takes those of the whole as a third argument.
 """
 
 from collections.abc import Callable

@@ -22,6 +22,7 @@ class Histogram(nn.Module):
     """
 
     multiple = 1
+    takes_whole = True
 
     def __init__(self, levels: int = 128):
         super().__init__()
@@ -29,19 +30,22 @@ class Histogram(nn.Module):
             raise ValueError(f"wanted at least 2 levels, the smallest and the largest value; got {levels}")
         self.levels, self.style_dim = levels, 3 * levels
 
-    def forward(self, content_BCHW: Tensor, style_BD: Tensor) -> Tensor:
+    def forward(self, content_BCHW: Tensor, style_BD: Tensor, whole_BD: Tensor | None = None) -> Tensor:
         """Stylizes a batch.
 
         Args:
             content_BCHW: float, [-1, 1], any H, W >= 1.
             style_BD: [B, 3 * levels], codes from `encode_style`, or mixes of them.
+            whole_BD: [B, 3 * levels], `encode_style` of the images that the contents are tiles of; None for the
+                contents' own.
 
         Returns:
             stylized_BCHW, the content's size and dtype, clamped to [-1, 1].
         """
         check_inputs(content_BCHW, style_BD, self.style_dim)
         flat_BCN = widen(content_BCHW).flatten(2).contiguous()
-        own_BCL = _quantiles(flat_BCN.detach(), self.levels)
+        own_BD = self.encode_style(content_BCHW.detach()) if whole_BD is None else whole_BD
+        own_BCL = own_BD.to(flat_BCN.dtype).unflatten(1, (3, self.levels)).contiguous()
         style_BCL = style_BD.to(flat_BCN.dtype).unflatten(1, (3, self.levels))
         # Values below and above the value: they differ by more than one where many pixels share it.
         below_BCN = torch.searchsorted(own_BCL, flat_BCN.detach(), right=False)

@@ -26,6 +26,7 @@ class Moments(nn.Module):
 
     multiple = 1
     style_dim = 6
+    takes_whole = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,12 +37,13 @@ class Moments(nn.Module):
         self._to_lms, self._from_lms = to_lms.tolist(), torch.linalg.inv(to_lms).tolist()
         self._to_lab, self._from_lab = to_lab.tolist(), to_lab.T.tolist()
 
-    def forward(self, content_BCHW: Tensor, style_BD: Tensor) -> Tensor:
+    def forward(self, content_BCHW: Tensor, style_BD: Tensor, whole_BD: Tensor | None = None) -> Tensor:
         """Stylizes a batch.
 
         Args:
             content_BCHW: float, [-1, 1], any H, W >= 1.
             style_BD: [B, 6], codes from `encode_style`.
+            whole_BD: [B, 6], `encode_style` of the images that the contents are tiles of; None for the contents' own.
 
         Returns:
             stylized_BCHW, the content's size and dtype, clamped to [-1, 1].
@@ -49,7 +51,10 @@ class Moments(nn.Module):
         check_inputs(content_BCHW, style_BD, self.style_dim)
         lab_BCHW = self._to_lalphabeta(content_BCHW)
         style_BC11 = style_BD.to(lab_BCHW.dtype)[:, :, None, None]
-        mean_BC11, std_BC11 = _moments(lab_BCHW)
+        if whole_BD is None:
+            mean_BC11, std_BC11 = _moments(lab_BCHW)
+        else:
+            mean_BC11, std_BC11 = whole_BD.to(lab_BCHW.dtype)[:, :, None, None].chunk(2, dim=1)
         ratio_BC11 = (style_BC11[:, 3:] / std_BC11.clamp_min(_MIN_STD)).clamp(0.0, _MAX_RATIO)
         moved_BCHW = (lab_BCHW - mean_BC11) * ratio_BC11 + style_BC11[:, :3]
         return self._from_lalphabeta(moved_BCHW).clamp(-1.0, 1.0).to(content_BCHW.dtype)

@@ -1,0 +1,23 @@
+"""Random features for the tests of losses."""
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+seeds = st.integers(0, 10_000)
+sizes = st.tuples(st.integers(2, 6), st.integers(2, 6))
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draw(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Normally distributed."""
+    return torch.randn(shape, generator=rng(seed), dtype=dtype)
+
+
+def points(features_CHW: Tensor) -> np.ndarray:
+    """A point in C dimensions for each place: float64 [C, N]."""
+    return features_CHW.detach().double().numpy().reshape(features_CHW.shape[0], -1)
