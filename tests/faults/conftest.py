@@ -27,11 +27,15 @@ NUM_UNITS, ROWS = 24, 48
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A package whose generator takes a good tenth of a second for a picture: long enough to be killed in."""
     folder = tmp_path_factory.mktemp("slow-model")
-    torch.manual_seed(0)
+    save_slow_model(folder, seed=0)
+    return str(folder)
+
+
+def save_slow_model(folder: Path, seed: int) -> None:
+    torch.manual_seed(seed)
     options = {"width": 32, "blocks": 4}
     network = build_network("johnson", **options)
     save_package(str(folder), "johnson", options, network.state_dict(), {"style": torch.zeros(0)}, {})
-    return str(folder)
 
 
 @pytest.fixture(scope="session")
@@ -100,11 +104,17 @@ class Job:
 
 @pytest.fixture
 def start(tmp_path: Path, shards: Path, slow_model: str, tracking_store: str) -> Iterator[Callable[..., Job]]:
-    """start(dest, *more, source=..., environment=...): the job on `shards`, one unit a row group."""
+    """start(dest, *more, source=..., model=..., environment=...): the job on `shards`, one unit a row group."""
     jobs: list[Job] = []
 
-    def begin(dest: str, *more: str, source: Path = shards, environment: dict[str, str] | None = None) -> Job:
-        line = job_line(source, slow_model, more)
+    def begin(
+        dest: str,
+        *more: str,
+        source: Path = shards,
+        model: str = slow_model,
+        environment: dict[str, str] | None = None,
+    ) -> Job:
+        line = job_line(source, model, more)
         jobs.append(Job(tmp_path, dest, line, {"MLFLOW_TRACKING_URI": tracking_store, **(environment or {})}))
         return jobs[-1]
 

@@ -1,4 +1,4 @@
-"""Two commands at once, full disks, sources that change or are damaged under a running job, clocks that jump."""
+"""Two commands at once, full disks, sources, aliases and files that change under a running job, clocks that jump."""
 
 import os
 import shutil
@@ -11,7 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.faults.conftest import NUM_UNITS, ROWS, Job, assert_whole, contents, write_source
+from stylejobs.engine.registering import register_folder
+from stylejobs.tracking.mlflow_tracker import MlflowTracker
+from stylejobs.tracking.registry import move_alias, resolve_version
+from tests.faults.conftest import NUM_UNITS, ROWS, Job, assert_whole, contents, save_slow_model, write_source
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -64,6 +67,32 @@ def test_a_source_that_is_replaced_while_the_job_runs(
     again, fresh = start("out", source=own_source), start("fresh", source=own_source)
     assert again.finish()[0] == 0 and fresh.finish()[0] == 0, again.text() + fresh.text()
     assert_whole(job.dest, contents(fresh.dest))
+
+
+@pytest.mark.faults
+def test_an_alias_that_moves_while_the_job_runs(
+    start: Callable[..., Job], slow_model: str, tracking_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_store)
+    save_slow_model(tmp_path / "next", seed=1)
+    run = MlflowTracker.start("faults", "two models", {})
+    for folder in (slow_model, str(tmp_path / "next")):
+        register_folder(folder, "moving", run.run_id, {})
+    run.finish("FINISHED")
+    move_alias("moving", "1", "champion")
+    job = start("out", model="models:/moving@champion")
+    job.wait_for_units(3)
+    move_alias("moving", "2", "champion")
+    job.wait_for_units(6)
+    job.kill()
+    again = start("out", model="models:/moving@champion")
+    code, result = again.finish()
+    assert code == 0 and result["model"]["version"] == "1", again.text()
+    assert result["units"]["skipped"] >= 6
+    quiet = start("quiet", model="models:/moving/1")
+    assert quiet.finish()[0] == 0, quiet.text()
+    assert_whole(again.dest, contents(quiet.dest))
+    assert resolve_version("models:/moving@champion").version == "2"
 
 
 @pytest.fixture
