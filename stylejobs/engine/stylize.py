@@ -208,11 +208,15 @@ def stylize(config: StylizeConfig, job: UnitJob, model: PinnedModel) -> JobResul
         starting = pool.submit(_start_tracker, config, model)
         rules = _canary_rules(config, job)
         result = carry_out(job, starting.result, lambda: check_canary(job, rules))
-        tracker = stack.enter_context(starting.result())
         result.rows["written"] = job.count("rows_out")
+        result = result.with_(model=model.described())
         if config.sink == "null":
             result = result.with_(proof=None)  # nothing was kept: it must not look like a finished dataset
-        result = result.with_(model=model.described(), mlflow={"run_id": tracker.run_id, "url": tracker.url})
+        try:
+            tracker = stack.enter_context(starting.result())
+        except StylejobsError as error:
+            return result if result.exit_code else spoilt(result, error).with_(proof=None)
+        result = result.with_(mlflow={"run_id": tracker.run_id, "url": tracker.url})
         try:
             result = write_report(config, job, result, tracker)
         except StylejobsError as error:

@@ -22,7 +22,7 @@ from tests.bench.pictures import photo_crops, write_model, write_parquet
 from tests.bench.table import Line, at_least, print_lines
 
 MODEL, SIDE_PX = "johnson narrow", 256
-NUM_FILES, ROWS_A_FILE, ROWS_A_GROUP = 12, 128, 32
+NUM_FILES, ROWS_A_FILE, ROWS_A_GROUP = 6, 128, 32
 PAIRS = 5
 
 
