@@ -1,7 +1,10 @@
 """The stylize job: plan, pinned model, run, report."""
 
+import os
 import platform
+import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -226,6 +229,9 @@ def stylize(config: StylizeConfig, job: UnitJob, model: PinnedModel) -> JobResul
 
 
 def _start_tracker(config: StylizeConfig, model: PinnedModel) -> Tracker:
+    # Workers that start on this machine have more important things to import than MLflow.
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
     from stylejobs.tracking.mlflow_tracker import MlflowTracker
 
     tags = {"stylejobs.verb": "stylize", "stylejobs.version": __version__, "stylejobs.host": platform.node()}
