@@ -1,4 +1,4 @@
-"""What holds for every training method, in one process and in two. A method joins with a row in RECIPES."""
+"""What holds for every training method, in one process and in two; a method joins with a row in recipes.py."""
 
 import json
 import os
