@@ -221,8 +221,9 @@ def two_ranks(tmp_path_factory) -> list[tuple[dict[str, dict[str, Tensor]], dict
     """(weights, errors) by recipe, of each rank."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    lines = [[sys.executable, __file__, str(rank), str(folder)] for rank in (0, 1)]
-    ranks = [subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) for line in lines]
+    root = Path(__file__).parents[2]
+    lines = [[sys.executable, "-m", "tests.core.test_methods_ddp", str(rank), str(folder)] for rank in (0, 1)]
+    ranks = [subprocess.Popen(line, cwd=root, env=environment, stderr=subprocess.PIPE, text=True) for line in lines]
     for rank in ranks:
         _, complaint = rank.communicate(timeout=600)
         assert rank.returncode == 0, complaint

@@ -1,8 +1,10 @@
-"""Units planned and read in one step, for the tests of reading."""
+"""Small sources, and units planned and read in one step, for the tests of storage."""
 
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stylejobs.storage.reading import UnitRows, read_unit
 from stylejobs.storage.sources import Source, plan_source
@@ -26,3 +28,8 @@ def reread(source: Source, number: int = 0) -> UnitRows:
 def noise(*sizes: int) -> list[bytes]:
     rng = np.random.default_rng(0)
     return [rng.bytes(size) for size in sizes]
+
+
+def write_parquet(path: Path, **columns: object) -> None:
+    """Two rows."""
+    pq.write_table(pa.table({"image": [b"one", b"two"], **columns}), path)
