@@ -146,12 +146,12 @@ class OpenImage:
 
 
 def read_header(data: bytes, limits: Limits) -> Header:
-    """`OpenImage(data, limits).header()`."""
+    """Checks a file against the limits and describes it, without decoding a pixel; raises as `OpenImage` does."""
     return OpenImage(data, limits).header()
 
 
 def decode_image(data: bytes, limits: Limits) -> np.ndarray:
-    """`OpenImage(data, limits).decode()`: uint8 [H, W, 3].
+    """Decodes the first frame, upright, as uint8 RGB [H, W, 3]; raises as `OpenImage` and its `decode` do.
 
     >>> decode_image(encode_image(np.full((8, 9, 3), 7, np.uint8), "png", 90), Limits())[0, 0].tolist()
     [7, 7, 7]

@@ -10,8 +10,6 @@ PRUNABLE = {
     "resnet": {"width": 4, "blocks": 2},
     "label_conditioned": {"domains": 2, "width": 4, "blocks": 2},
 }
-
-
 QUANTISABLE = PRUNABLE | {
     "adain": {"width_scale": 0.1},
     "encoder_decoder": {"width": 4},

@@ -5,6 +5,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from stylejobs.core.losses import sliced_wasserstein
+
 seeds = st.integers(0, 10_000)
 sizes = st.tuples(st.integers(2, 6), st.integers(2, 6))
 
@@ -21,3 +23,8 @@ def draw(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float
 def points(features_CHW: Tensor) -> np.ndarray:
     """A point in C dimensions for each place: float64 [C, N]."""
     return features_CHW.detach().double().numpy().reshape(features_CHW.shape[0], -1)
+
+
+def sliced(features: Tensor, target: Tensor, num_projections: int = 8, seed: int = 0) -> Tensor:
+    """The sliced Wasserstein loss along directions that `seed` draws."""
+    return sliced_wasserstein(features, target, num_projections, rng(seed))

@@ -15,11 +15,7 @@ from stylejobs.core.methods import (
 )
 
 RESNET = {"width": 4, "blocks": 1}
-
-
 PATCH = {"width": 4, "layers": 1}
-
-
 THIRDS = (1 / 3, 1 / 3, 1 / 3)
 
 

@@ -1,4 +1,4 @@
-"""The DCGAN generator, which paints the patches of repair, and its norm."""
+"""The DCGAN generator and its norm."""
 
 from itertools import pairwise
 
@@ -8,21 +8,18 @@ import torch
 from torch import nn
 
 from stylejobs.core.networks.radford2016 import DcganGenerator, PixelNorm
+from tests.core.features import draw
 
 
 def count(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
-
-
 @pytest.mark.parametrize("size_px", [8, 16, 64])
 def test_dcgan_generator_grows_to_its_size(size_px):
     torch.manual_seed(0)
     generator = DcganGenerator(latent=6, width=2, size_px=size_px).double()
-    z = draw(3, 6).requires_grad_()
+    z = draw((3, 6)).requires_grad_()
     image = generator(z)
     assert image.shape == (3, 3, size_px, size_px)
     assert image.abs().max() < 1.0
@@ -63,7 +60,7 @@ def test_dcgan_generator_refuses_other_codes():
 
 
 def test_pixel_norm_leaves_unit_power():
-    features = draw(2, 7, 3, 4) * 50
+    features = draw((2, 7, 3, 4)) * 50
     normed = PixelNorm()(features)
     np.testing.assert_allclose(np.mean(normed.numpy() ** 2, axis=1), 1.0, rtol=1e-8)
     np.testing.assert_allclose(normed.numpy() * features.abs().numpy(), features.numpy() * normed.abs().numpy())

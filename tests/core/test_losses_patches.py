@@ -9,13 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylejobs.core.losses import gaussian_wasserstein, mrf_loss, sliced_wasserstein
+from stylejobs.core.losses import gaussian_wasserstein, mrf_loss
 from stylejobs.core.losses import style as style_module
-from tests.core.features import draw, points, rng, seeds, sizes
-
-
-def sliced(features, target, num_projections=8, seed=0):
-    return sliced_wasserstein(features, target, num_projections, rng(seed))
+from tests.core.features import draw, points, rng, seeds, sizes, sliced
 
 
 @settings(max_examples=25, deadline=None)

@@ -11,13 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylejobs.core.losses import gaussian_wasserstein, moments_loss, mrf_loss, sliced_wasserstein
-from tests.core.features import draw, points, rng, seeds, sizes
-
-
-def sliced(features, target, num_projections=8, seed=0):
-    return sliced_wasserstein(features, target, num_projections, rng(seed))
-
+from stylejobs.core.losses import gaussian_wasserstein, moments_loss, mrf_loss
+from tests.core.features import draw, points, rng, seeds, sizes, sliced
 
 LOSSES = {"moments": moments_loss, "gaussian": gaussian_wasserstein, "sliced": sliced, "mrf": mrf_loss}
 

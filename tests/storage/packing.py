@@ -12,8 +12,6 @@ from stylejobs.core.networks import build_network
 from stylejobs.storage.packages import Package, read_package, save_package
 
 TINY = {"width": 4, "blocks": 1}
-
-
 FILES = ["card.md", "model.json", "styles/styles.safetensors", "weights.safetensors"]
 
 
