@@ -80,6 +80,13 @@ def redact(text: str) -> str:
     return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
+def set_environment() -> None:
+    """Sets what MLflow reads of the environment, where the user has not; to be called before anything imports it."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ.update(_FORCED_ENVIRONMENT)
+
+
 def open_client(uri: str) -> "MlflowClient":
     """A client of one server; opening an SQLite store makes its tables the first time (seconds).
 
@@ -89,9 +96,7 @@ def open_client(uri: str) -> "MlflowClient":
     Raises:
         RegistryError: the store cannot be opened. A server that does not answer is found by the first call.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    os.environ.update(_FORCED_ENVIRONMENT)
+    set_environment()
     from mlflow import MlflowClient
 
     for name in _NOISY:

@@ -4,44 +4,43 @@ Built on MlflowClient alone: no global tracking URI, no active run, so several r
 aliases are in `registry`.
 """
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 import numpy as np
 
-from stylejobs.errors import UsageError
-from stylejobs.tracking.client import (
-    artifact_location,
-    error_code,
-    is_missing,
-    open_client,
-    reaching,
-    redact,
-    tracking_uri,
-)
+from stylejobs.tracking.client import open_client, reaching, redact, tracking_uri
 from stylejobs.tracking.outbox import Lane, Outbox
+from stylejobs.tracking.runs import open_run, run_url
 from stylejobs.tracking.tracker import Delivery, Status, Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 __all__ = ["MlflowTracker", "tracking_uri"]
 
 log = logging.getLogger(__name__)
+
+END_SECONDS = 10.0
+"""For the run's status when `flush_seconds` are over: a server that takes nothing shall not hold the job's end."""
+MOST_DIGEST_CHARACTERS = 36
+"""MLflow refuses longer digests of datasets."""
 
 
 class MlflowTracker(Tracker):
     """One MLflow run.
 
     Everything but files is delivered by a background thread: metrics in batches, repeated until the server takes them.
-    What waits is bounded (`max_metrics` values, 10 000 params and tags each, 256 images and texts); beyond that the
-    oldest is dropped and counted. `finish` delivers the rest for at most `flush_seconds`. It never raises: what is
-    missing is in the `Delivery` that it returns, and its first cause is logged once as a warning.
+    What waits is bounded (`max_metrics` values, 10 000 params and tags each, 1 000 datasets, 256 images and texts);
+    beyond that the oldest is dropped and counted. `finish` delivers the rest for at most `flush_seconds`. It never
+    raises: what is missing is in the `Delivery` that it returns, and its first cause is logged once as a warning.
+
+    No point of a metric can be taken back. A training that goes on from a checkpoint logs the steps since then again:
+    the run then has two points at such a step. Of two points at the last step MLflow shows the later as the value.
 
     Args:
         client: the client to send with; tests pass one that fails.
@@ -64,7 +63,7 @@ class MlflowTracker(Tracker):
     ) -> None:
         self.run_id = run_id
         self.uri = uri
-        self.url = _run_url(uri, experiment_id, run_id)
+        self.url = run_url(uri, experiment_id, run_id)
         self._client = client
         self._owns_run = owns_run
         self._flush_seconds = flush_seconds
@@ -74,6 +73,7 @@ class MlflowTracker(Tracker):
             "metrics": Lane(self._send_metrics, batch=1000, bound=max_metrics),
             "params": Lane(self._send_params, batch=100, bound=10_000),
             "tags": Lane(self._send_tags, batch=100, bound=10_000),
+            "datasets": Lane(self._send_datasets, batch=100, bound=1000),
             "artifacts": Lane(lambda calls: calls[0](), batch=1, bound=256),
         }
         self._outbox = Outbox(lanes, redact(uri))
@@ -104,10 +104,7 @@ class MlflowTracker(Tracker):
         client = client or open_client(uri)
         texts = _texts(tags or {})
         with reaching(uri):
-            if run_id is None:
-                run = client.create_run(_ensure_experiment(client, uri, experiment), tags=texts, run_name=run_name)
-            else:
-                run = _reopen_run(client, uri, run_id, texts)
+            run = open_run(client, uri, experiment, run_name, texts, run_id)
         return cls(client, run.info.run_id, uri=uri, experiment_id=run.info.experiment_id)
 
     @classmethod
@@ -174,26 +171,51 @@ class MlflowTracker(Tracker):
         """Sets tags; credentials in URLs are taken out."""
         self._outbox.put("tags", _texts(tags).items())
 
+    def log_dataset(
+        self, name: str, source_uri: str, digest: str, context: str, profile: Mapping[str, Any] | None = None
+    ) -> None:
+        """Records an input of the run; credentials in URLs are taken out, a long digest is whole in the profile only.
+
+        MLflow keeps URI and profile of a name and digest once for all runs of an experiment, as they first came.
+        """
+        source_uri = redact(source_uri)
+        scheme, is_uri, _ = source_uri.partition("://")
+        described = {"digest": digest, **(profile or {})}
+        dataset = {
+            "name": name,
+            "digest": digest[:MOST_DIGEST_CHARACTERS],
+            # In the words of MLflow's own sources, for its UI and `mlflow.data.get_source`.
+            "source_type": scheme if is_uri and scheme != "file" else "local",
+            "source": json.dumps({"uri": source_uri}),
+            "profile": json.dumps({key: _plain(value) for key, value in described.items()}),
+        }
+        self._outbox.put("datasets", [(dataset, redact(context))])
+
     def finish(self, status: Status = "FINISHED") -> Delivery:
-        """Delivers what waits, for at most `flush_seconds`, then sets the run's status (driver only). Never raises."""
+        """Delivers what waits, then sets the run's status (driver only). Never raises.
+
+        Takes at most `flush_seconds`, and `END_SECONDS` more for the status of a server that did not answer.
+        """
         with self._finishing:
             if self._delivery is None:
+                deadline = time.monotonic() + self._flush_seconds
                 delivery = self._outbox.close(self._flush_seconds)
-                error = self._end_run(status) if self._owns_run else None
+                end_seconds = max(END_SECONDS, deadline - time.monotonic())
+                error = self._end_run(status, end_seconds) if self._owns_run else None
                 self._delivery = Delivery(delivery.num_delivered, delivery.num_lost, delivery.first_error or error)
             return self._delivery
 
-    def _end_run(self, status: Status) -> str | None:
-        for wait_seconds in (0.5, 2.0, None):
-            try:
-                self._client.set_terminated(self.run_id, status)
-                return None
-            except Exception as error:
-                reason = f"the run could not be marked {status}: {' '.join(redact(str(error)).split())}"
-            if wait_seconds is not None:
-                time.sleep(wait_seconds)
-        log.warning("tracking: %s", reason)
-        return reason
+    def _end_run(self, status: Status, seconds: float) -> str | None:
+        """Why the run could not be ended, or None."""
+
+        def send(batch: list[Status]) -> None:
+            self._client.set_terminated(self.run_id, batch[0])
+
+        # An outbox of its own bounds the time: one call to a server that hangs takes a minute.
+        outbox = Outbox({"status": Lane(send, batch=1, bound=1)}, redact(self.uri))
+        outbox.put("status", [status])
+        reason = outbox.close(seconds).first_error
+        return None if reason is None else f"the run could not be marked {status}: {reason}"
 
     def _send_metrics(self, values: list[tuple[str, float, int, int]]) -> None:
         from mlflow.entities import Metric
@@ -212,40 +234,20 @@ class MlflowTracker(Tracker):
 
         self._client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in tags], synchronous=True)
 
+    def _send_datasets(self, datasets: list[tuple[dict[str, str], str]]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", context)])
+            for dataset, context in datasets
+        ]
+        self._client.log_inputs(self.run_id, inputs)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: numbers and None as they are, all else as text."""
+    return value if value is None or isinstance(value, bool | int | float) else redact(str(value))
+
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): redact(str(value)) for name, value in values.items()}
-
-
-def _run_url(uri: str, experiment_id: str | None, run_id: str) -> str | None:
-    if experiment_id is None or not uri.startswith(("http://", "https://")):
-        return None
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
-
-
-def _reopen_run(client: "MlflowClient", uri: str, run_id: str, tags: dict[str, str]) -> "Run":
-    try:
-        run = client.get_run(run_id)
-    except Exception as error:
-        if is_missing(error):
-            raise UsageError(f"wanted to go on with the run {run_id}; {redact(uri)} has no such run") from None
-        raise
-    client.update_run(run_id, status="RUNNING")
-    for name, value in tags.items():
-        client.set_tag(run_id, name, value)
-    return run
-
-
-def _ensure_experiment(client: "MlflowClient", uri: str, name: str) -> str:
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            return client.create_experiment(name, artifact_location=artifact_location(uri))
-        except Exception as error:
-            # Another job may have made it in between.
-            if error_code(error) != "RESOURCE_ALREADY_EXISTS":
-                raise
-            experiment = client.get_experiment_by_name(name)
-    return experiment.experiment_id

@@ -31,6 +31,8 @@ class Lane:
         send: delivers a list of at most `batch` items, or raises.
         bound: most items that wait; when full the oldest is dropped and counted.
         failing: the server did not take the last delivery, and something still waits.
+        reason: why it did not take the last one that it did not take.
+        num_sending: items of the call in flight, which are no longer in `waiting`.
     """
 
     send: Callable[[list], object]
@@ -38,6 +40,13 @@ class Lane:
     bound: int
     waiting: deque = field(default_factory=deque)
     failing: bool = False
+    reason: str = ""
+    num_sending: int = 0
+
+    @property
+    def num_left(self) -> int:
+        """Items that the server is not known to have."""
+        return self.num_sending + len(self.waiting)
 
 
 class Outbox:
@@ -50,7 +59,6 @@ class Outbox:
         self._lanes = dict(lanes)
         self._server = server
         self._changed = threading.Condition()
-        self._num_sending = 0
         self._num_delivered = 0
         self._num_lost = 0
         self._first_error: str | None = None
@@ -99,12 +107,18 @@ class Outbox:
                 self._changed.wait(left)
             self._closed = True
             if num_left := self._num_waiting():
-                self._lose(num_left, f"{self._server} did not take them within {timeout_seconds:g} s of the end")
+                self._lose(num_left, self._left_at_the_end(timeout_seconds))
             self._changed.notify_all()
             return Delivery(self._num_delivered, self._num_lost, self._first_error)
 
     def _num_waiting(self) -> int:
-        return self._num_sending + sum(len(lane.waiting) for lane in self._lanes.values())
+        return sum(lane.num_left for lane in self._lanes.values())
+
+    def _left_at_the_end(self, timeout_seconds: float) -> str:
+        left = {name: lane for name, lane in self._lanes.items() if lane.num_left}
+        what = ", ".join(f"{lane.num_left} {name}" for name, lane in left.items())
+        why = next((lane.reason for lane in left.values() if lane.reason), "no answer")
+        return f"{self._server} did not take {what} within {timeout_seconds:g} s of the end: {why}"
 
     def _lose(self, num_items: int, reason: str) -> None:
         self._num_lost += num_items
@@ -141,10 +155,10 @@ class Outbox:
                 if self._closed or not lane.waiting:
                     return True
                 batch = [lane.waiting.popleft() for _ in range(min(lane.batch, len(lane.waiting)))]
-                self._num_sending = len(batch)
+                lane.num_sending = len(batch)
             left = self._send(name, batch)
             with self._changed:
-                self._num_sending = 0
+                lane.num_sending = 0
                 if lane.batch == 1:
                     # One file that cannot be sent must not stand before all others.
                     lane.waiting.extend(left)
@@ -165,7 +179,8 @@ class Outbox:
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(redact(str(error)).split())}"
             if not is_permanent(error):
-                if not lane.failing:
+                lane.reason = reason
+                if not lane.failing and not self._closed:
                     lane.failing = True
                     log.warning("tracking: %s does not take %s, will try again: %s", self._server, name, reason)
                 return batch

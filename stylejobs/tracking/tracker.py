@@ -19,7 +19,7 @@ class Delivery:
     """What became of everything that was logged.
 
     Attributes:
-        num_delivered: metric values, params, tags, images, texts and files that the tracking server has.
+        num_delivered: metric values, params, tags, datasets, images, texts and files that the tracking server has.
         num_lost: those that it does not have and will not get.
         first_error: why the first of them was lost, or why the run could not be closed; no credentials in it.
     """
@@ -73,6 +73,21 @@ class Tracker(ABC):
         """Sets tags, `str(value)` each; the last value of a name counts."""
 
     @abstractmethod
+    def log_dataset(
+        self, name: str, source_uri: str, digest: str, context: str, profile: Mapping[str, Any] | None = None
+    ) -> None:
+        """Records data that the run reads.
+
+        Args:
+            name: of the data; with `digest` it says which data this is, so that a run has each pair once, with the
+                context that came first. A set that is read in two roles needs two names.
+            source_uri: where it lies.
+            digest: of its content.
+            context: what the run reads it for, such as "training".
+            profile: what is true of the data in every run, such as its number of rows; numbers and texts.
+        """
+
+    @abstractmethod
     def finish(self, status: Status = "FINISHED") -> Delivery:
         """Delivers what is still waiting and closes the run. Never raises; a second call changes nothing."""
 
@@ -109,6 +124,11 @@ class NullTracker(Tracker):
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Ignored."""
 
+    def log_dataset(
+        self, name: str, source_uri: str, digest: str, context: str, profile: Mapping[str, Any] | None = None
+    ) -> None:
+        """Ignored."""
+
     def finish(self, status: Status = "FINISHED") -> Delivery:
         """Nothing was logged, so nothing is missing."""
         return Delivery()
@@ -121,6 +141,7 @@ class MemoryTracker(Tracker):
     Attributes:
         metrics: name -> [(step, value), ...] in the order logged.
         images: (name, step) -> a copy of the image; `files` and `texts` by artifact path.
+        datasets: (name, digest) -> (source URI, context, profile).
 
     >>> tracker = MemoryTracker()
     >>> tracker.log_metrics({"loss": 0.5}, step=10)
@@ -136,6 +157,7 @@ class MemoryTracker(Tracker):
     files: dict[str, bytes] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    datasets: dict[tuple[str, str], tuple[str, str, dict[str, Any]]] = field(default_factory=dict)
     status: Status | None = None
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -166,9 +188,15 @@ class MemoryTracker(Tracker):
         """Keeps the last value of each name."""
         self.tags.update({name: str(value) for name, value in tags.items()})
 
+    def log_dataset(
+        self, name: str, source_uri: str, digest: str, context: str, profile: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keeps the first of each name and digest, as MLflow does."""
+        self.datasets.setdefault((name, digest), (source_uri, context, dict(profile or {})))
+
     def finish(self, status: Status = "FINISHED") -> Delivery:
         """Keeps the first status."""
         self.status = self.status or status
         num_metrics = sum(len(history) for history in self.metrics.values())
-        others = (self.params, self.tags, self.images, self.files, self.texts)
+        others = (self.params, self.tags, self.datasets, self.images, self.files, self.texts)
         return Delivery(num_delivered=num_metrics + sum(len(kept) for kept in others))

@@ -1,17 +1,23 @@
 """Runs in a real SQLite store, from this process and from another one."""
 
+import hashlib
+import json
 import math
 import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stylejobs.errors import UsageError
+from stylejobs.tracking import mlflow_tracker
 from stylejobs.tracking.mlflow_tracker import MlflowTracker
+from stylejobs.tracking.tracker import Delivery
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,6 +141,46 @@ def test_a_server_that_stays_dead_costs_bounded_time_and_no_exception(client, qu
     assert delivery.first_error and "hunter2" not in delivery.first_error
 
 
+@pytest.mark.parametrize("hangs", [True, False])
+def test_a_server_that_goes_at_the_very_end_costs_bounded_time(monkeypatch, quick, hangs):
+    release = threading.Event()
+
+    class Away:
+        def set_terminated(self, run_id, status):
+            release.wait(30 if hangs else 0)
+            raise ConnectionError("connection refused")
+
+    monkeypatch.setattr(mlflow_tracker, "END_SECONDS", 0.2)
+    tracker = MlflowTracker(Away(), "0" * 32, uri="http://host", flush_seconds=0.1)
+    started = time.monotonic()
+    delivery = tracker.finish("FAILED")
+    assert time.monotonic() - started < 1.5
+    release.set()
+    assert not delivery.complete and delivery.num_lost == 0
+    assert delivery.first_error.startswith("the run could not be marked FAILED: http://host did not take 1 status")
+
+
+def test_datasets_are_inputs_of_the_run(store, client):
+    from mlflow.data import get_source
+
+    sha256 = hashlib.sha256(b"rows").hexdigest()
+    tracker = MlflowTracker.start("demo", "inputs")
+    profile = {"rows": 7, "share": 0.5, "labels": None, "from": "http://ann:hunter2@host/x"}
+    tracker.log_dataset("content", "s3://ann:hunter2@bucket/photos", sha256, "training", profile)
+    tracker.log_dataset("content", "s3://ann:hunter2@bucket/photos", sha256, "training", profile)
+    tracker.log_dataset("style", "styles/[a]:b.parquet", "0123", "style")
+    assert tracker.finish() == Delivery(num_delivered=3)
+
+    found = {item.dataset.name: item for item in client.get_run(tracker.run_id).inputs.dataset_inputs}
+    assert set(found) == {"content", "style"}
+    content = found["content"].dataset
+    assert sha256.startswith(content.digest) and len(content.digest) == 36
+    assert json.loads(content.profile) == {**profile, "digest": sha256, "from": "http://***@host/x"}
+    assert [(tag.key, tag.value) for tag in found["content"].tags] == [("mlflow.data.context", "training")]
+    assert get_source(content).uri == "s3://***@bucket/photos"
+    assert get_source(found["style"].dataset).uri == "styles/[a]:b.parquet"
+
+
 def test_what_the_server_refuses_is_lost_alone(store, client):
     tracker = MlflowTracker.start("demo", "refused")
     tracker.log_metrics({"good": 1.0, "bad?name!": 2.0, "also good": 3.0}, 0)
@@ -160,6 +206,19 @@ def test_a_run_goes_on_after_a_restart(store, client):
     run = client.get_run(first.run_id)
     assert _history(client, first.run_id, "loss") == [(0, 2.0), (1, 1.0)]
     assert (run.info.run_name, run.info.status, run.data.tags["try"]) == ("resumable", "FINISHED", "2")
+
+
+def test_steps_that_are_logged_again_are_kept_twice_and_the_later_counts(store, client):
+    driver = MlflowTracker.start("demo", "crashed")
+    for first_step, value in ((0, 1.0), (2, 2.0)):
+        worker = MlflowTracker.attach(driver.uri, driver.run_id)
+        for step in range(first_step, 4):
+            worker.log_metrics({"loss": value}, step)
+        assert worker.finish().complete
+    driver.finish()
+    points = [(0, 1.0), (1, 1.0), (2, 1.0), (2, 2.0), (3, 1.0), (3, 2.0)]
+    assert _history(client, driver.run_id, "loss") == points
+    assert client.get_run(driver.run_id).data.metrics["loss"] == 2.0
 
 
 def test_a_run_to_go_on_with_must_exist(store):

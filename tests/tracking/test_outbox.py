@@ -64,6 +64,19 @@ def test_put_does_not_wait_for_a_server_that_hangs():
     assert delivery.num_lost == 2000 and not delivery.complete
 
 
+def test_what_is_left_at_the_end_is_named_with_its_reason():
+    def dead(batch):
+        raise ConnectionError("connection refused")
+
+    outbox = Outbox({"metrics": Lane(dead, 10, 100), "params": Lane(dead, 10, 100)}, "http://host")
+    outbox.put("metrics", range(30))
+    outbox.put("params", range(2))
+    error = outbox.close(timeout_seconds=0.1).first_error
+    assert error == (
+        "http://host did not take 30 metrics, 2 params within 0.1 s of the end: ConnectionError: connection refused"
+    )
+
+
 def test_a_full_lane_drops_the_oldest_and_says_so(caplog):
     open_ = threading.Event()
     got = []

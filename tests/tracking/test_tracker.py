@@ -19,6 +19,8 @@ def test_memory_tracker_remembers_what_was_logged(tmp_path):
     tracker.log_file(str(report), folder="pages")
     tracker.log_text("hi", "notes/a.txt")
     tracker.set_tags({"git": "abc"})
+    tracker.log_dataset("content", "s3://a", "0123", "training", {"rows": 7})
+    tracker.log_dataset("content", "s3://b", "0123", "evaluation")
     image_HWC[:] = 9
 
     delivery = tracker.finish("FAILED")
@@ -28,7 +30,8 @@ def test_memory_tracker_remembers_what_was_logged(tmp_path):
     assert tracker.images["sample", 3].max() == 0
     assert tracker.files == {"pages/report.html": b"<p>"}
     assert (tracker.texts, tracker.tags, tracker.status) == ({"notes/a.txt": "hi"}, {"git": "abc"}, "FAILED")
-    assert delivery == Delivery(num_delivered=8) and delivery.complete
+    assert tracker.datasets == {("content", "0123"): ("s3://a", "training", {"rows": 7})}
+    assert delivery == Delivery(num_delivered=9) and delivery.complete
 
 
 def test_null_tracker_takes_everything():
@@ -36,6 +39,7 @@ def test_null_tracker_takes_everything():
         tracker.log_params({"a": 1})
         tracker.log_metrics({"a": 1.0}, 0)
         tracker.log_file("/does/not/exist")
+        tracker.log_dataset("content", "s3://a", "0123", "training")
     assert tracker.run_id is None and tracker.finish().complete
 
 
