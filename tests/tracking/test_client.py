@@ -115,6 +115,7 @@ def test_errors_become_ours():
 def test_importing_the_floor_does_not_import_mlflow():
     code = (
         "import sys, stylejobs.tracking.mlflow_tracker, stylejobs.tracking.registry;"
+        "import stylejobs.tracking.system_metrics, stylejobs.tracking.provenance;"
         "print([name for name in ('mlflow', 'ray', 'torch') if name in sys.modules])"
     )
     root = Path(__file__).parents[2]
