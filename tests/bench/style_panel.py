@@ -8,10 +8,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from stylejobs.core import panel
 from stylejobs.core.backbone import build_backbone
 from stylejobs.core.bootstrap import Interval, bootstrap_interval
 from stylejobs.core.methods.gatys import optimise_images
-from stylejobs.core.mmd import RbfKernel, build_networks, colour_free, describe, mmd2
+from stylejobs.core.mmd import mmd2
 from stylejobs.core.networks import build_network
 from stylejobs.storage.weights import read_backbone_weights
 
@@ -44,30 +45,11 @@ def read_styles(folder: Path) -> tuple[Tensor, Tensor]:
     return style_BCHW[0::2], style_BCHW[1::2]
 
 
-class Panel:
-    """Held-out photographs and the style set, described once; every candidate is measured on the same ones."""
+class Panel(panel.Panel):
+    """Held-out photographs and the style set, with what the table needs beside `core.panel`."""
 
     def __init__(self, held_out: Path, style: Path):
-        self.content_BCHW = read_panel(held_out, NUM_HELD_OUT, PANEL_PX)
-        self.style_BCHW, other_BCHW = read_styles(style)
-        networks = build_networks()
-        self._describe = {
-            "raw": lambda images: describe(networks, images),
-            "colour-free": lambda images: describe(networks, colour_free(images)),
-        }
-        self._kernels, self._styles, self.identity, self.target = {}, {}, {}, {}
-        for view, describe_images in self._describe.items():
-            content, self._styles[view] = describe_images(self.content_BCHW), describe_images(self.style_BCHW)
-            self._kernels[view] = RbfKernel.fit(content, self._styles[view])
-            self.identity[view] = self._kernels[view].between(content, self._styles[view])
-            self.target[view] = self._kernels[view].between(describe_images(other_BCHW), self._styles[view])
-
-    def kernels(self, stylized_BCHW: Tensor) -> dict:
-        """Kernels of a candidate against the style set, by view."""
-        return {
-            view: self._kernels[view].between(describe_images(stylized_BCHW), self._styles[view])
-            for view, describe_images in self._describe.items()
-        }
+        super().__init__(*(read_panel(folder, NUM_HELD_OUT, PANEL_PX) for folder in (held_out, style)))
 
     def score(self, candidates: list, baselines: list, view: str) -> Interval:
         """Share of the gap closed beyond the baseline, mean over the candidates, with its interval."""
