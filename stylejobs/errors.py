@@ -27,9 +27,14 @@ for invariants of our own.
 
 
 class StylejobsError(Exception):
-    """Root of the tree; `exit_code` is what the command ends with."""
+    """Root of the tree; `exit_code` is what the command ends with.
+
+    Attributes:
+        resume_with: an argument with which the same command goes on from what is there; None where nothing is.
+    """
 
     exit_code = 1
+    resume_with: str | None = None
 
 
 class TrainingError(StylejobsError):

@@ -25,7 +25,20 @@ from stylejobs.config.sections import (
     refuse,
 )
 from stylejobs.config.stylizing import StylizeConfig
-from stylejobs.config.training import Backbone, Critic, Generator, Loss, Method, Optim, Recipe, Repair
+from stylejobs.config.training import (
+    Augment,
+    Backbone,
+    Checkpointing,
+    Critic,
+    Data,
+    Evaluation,
+    Generator,
+    Loss,
+    Method,
+    Optim,
+    Recipe,
+    Repair,
+)
 from stylejobs.config.verifying import ReplayConfig, VerifyConfig
 
 
@@ -70,6 +83,9 @@ class TrainConfig(Section):
     name: str = Field(pattern=NAME_PATTERN, max_length=200, description="Registered model that gets the new version")
     steps: int = Field(40000, ge=1, description="Optimizer steps [count]")
     workers: int = Field(2, ge=1, le=4096, description="Training processes (DDP ranks) [count]")
+    min_workers: int | None = Field(
+        None, ge=1, le=4096, description="As few will do when nodes are lost or late; none = `workers` [count]"
+    )
     size_px: int = Field(256, ge=32, le=4096, multiple_of=4, description="Side of the training crops [px]")
     load_px: int | None = Field(
         None, ge=32, le=8192, description="Short side that images are scaled to before the crop; none = not scaled [px]"
@@ -86,8 +102,15 @@ class TrainConfig(Section):
     use_gpu: bool = Field(False, description="One GPU for each worker")
     worker_cpus: float = Field(1.0, gt=0, description="Logical CPUs that one worker holds [CPUs]")
     storage: str = Field(
-        "./.stylejobs/runs", description="Where the trained package goes; shared by all nodes [local path or s3:// URI]"
+        "./.stylejobs/runs",
+        description="Where checkpoints and the package go; shared by all nodes [local path or s3:// URI]",
     )
+    resume: str | None = Field(None, description="Run to go on with: its folder in `storage`, its id, or latest")
+    allow: tuple[str, ...] | None = Field(None, description="Keys that may differ from the run that is gone on with")
+    max_failures: int = Field(
+        3, ge=0, le=1000, description="Lost workers or nodes after which the training goes on by itself [count]"
+    )
+    hang_seconds: float = Field(1800.0, ge=1, description="Longest step before its worker is taken for stuck [s]")
     image_column: str | None = Field(None, description="Column that holds the images; none = found by itself")
     generator: Generator = Generator()
     critic: Critic = Critic()
@@ -96,6 +119,10 @@ class TrainConfig(Section):
     optim: Optim = Optim()
     recipe: Recipe = Recipe()
     repair: Repair = Repair()
+    augment: Augment = Augment()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpointing = Checkpointing()
+    data: Data = Data()
     limits: Limits = Limits()
     cluster: Session = Session()
     experiment: str = Field("stylejobs", description="MLflow experiment")

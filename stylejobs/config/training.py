@@ -158,10 +158,79 @@ class Recipe(Section):
     )
 
 
+_Magnification = Annotated[float, Field(ge=0.25, le=4)]
+
+
+class Augment(Section):
+    """How training crops vary each time an image is shown; the default is a crop, mirrored half of the time."""
+
+    flip: Fraction = Field(0.5, description="Share of the crops that are mirrored, left to right [fraction]")
+    rotation_degrees: float = Field(0.0, ge=0, le=180, description="Largest angle, either way; 0 = upright [degrees]")
+    scale: tuple[_Magnification, ...] = Field(
+        (1.0, 1.0), description="Lowest and highest magnification, LOW,HIGH; 2 shows half as much [ratio]"
+    )
+    brightness: Fraction = Field(0.0, description="Most that brightness changes, either way; 0 = kept [fraction]")
+    contrast: Fraction = Field(0.0, description="Most that contrast changes, either way; 0 = kept [fraction]")
+    saturation: Fraction = Field(0.0, description="Most that saturation changes, either way; 0 = kept [fraction]")
+    hue: float = Field(0.0, ge=0, le=0.5, description="Most that the colour wheel turns, either way; 0 = kept [turns]")
+    mosaic: int = Field(
+        1, ge=1, le=8, description="Patches a side of a crop that change places with each other, 1 = whole [count]"
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_is_a_pair(cls, scale: tuple[float, ...]) -> tuple[float, ...]:
+        if len(scale) != 2 or scale[0] > scale[1]:
+            raise refuse(f"wanted LOW,HIGH, such as 0.8,1.25; got {','.join(f'{number:g}' for number in scale)}")
+        return scale
+
+
 class Repair(Section):
     """The repairer watches for a critic that has won, and for outputs that are all alike."""
 
     on: bool | None = Field(None, description="Watch and repair; none = true for methods that have a critic")
     cooldown_images: int | None = Field(
         None, ge=0, description="Images between two repairs of one cause; none = the repairer's [count]"
+    )
+
+
+class Evaluation(Section):
+    """What is measured on a frozen set while a training runs; the best checkpoint by it becomes the model."""
+
+    every_images: int | None = Field(
+        None, ge=1, description="Images seen between two evaluations; none = nothing is measured [count]"
+    )
+    images: int = Field(64, ge=8, le=4096, description="Images of the frozen set, of content and of style [count]")
+    measure: Literal["balanced", "style", "content"] = Field(
+        "balanced", description="What decides which checkpoint is the best"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="Evaluations without a better one before it stops; none = never [count]"
+    )
+    min_gain: float = Field(0.0, ge=0, description="Least gain that counts as better [dimensionless]")
+    content: str | None = Field(
+        None, description="Content that training does not see; none = a sample of `content` [local path or s3:// URI]"
+    )
+    style: str | None = Field(
+        None, description="Style images to compare with; none = a sample of `style` [local path or s3:// URI]"
+    )
+
+
+class Data(Section):
+    """How a worker gets its images; changes nothing in what they are."""
+
+    readers: int = Field(1, ge=1, le=256, description="Ray tasks that read for one worker at the same time [count]")
+    threads: int | None = Field(
+        None, ge=1, le=256, description="Threads that decode and crop in one worker; none = its CPUs [count]"
+    )
+    prefetch: int = Field(2, ge=1, le=64, description="Batches made ahead of the one that is trained on [count]")
+
+
+class Checkpointing(Section):
+    """When everything is written that a training goes on from."""
+
+    every: int = Field(500, ge=1, description="Steps between two checkpoints [count]")
+    keep: int = Field(3, ge=1, le=1000, description="Newest checkpoints that are kept, beside the best one [count]")
+    retry_seconds: float = Field(
+        120.0, ge=0, description="How long a storage that fails is tried again before the training stops [s]"
     )

@@ -62,7 +62,7 @@ def _run(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str] | None
     except (Exception, KeyboardInterrupt) as error:
         result = failure(verb, error)
     result = result.with_(seconds=round(time.monotonic() - started, 3))
-    resume = shlex.join(["python", "-m", f"pipelines.{verb}", *arguments])
+    resume = shlex.join(["python", "-m", f"pipelines.{verb}", *_with_resume(arguments, result.resume_with)])
     if result.record_uri:
         result = _keep(_resumable(result, resume))
     result = _resumable(result, resume)
@@ -74,9 +74,16 @@ def _run(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str] | None
     return result.exit_code
 
 
+def _with_resume(arguments: Sequence[str], resume_with: str | None) -> list[str]:
+    """The arguments of the command that goes on from a checkpoint."""
+    if resume_with is None:
+        return list(arguments)
+    return [*(text for text in arguments if not text.startswith("resume=")), resume_with]
+
+
 def _resumable(result: JobResult, command: str) -> JobResult:
-    """Only a job that has taken a `dest` can go on, and only when what stopped it may pass."""
-    can_resume = result.record_uri is not None and result.exit_code in (3, 4, 6)
+    """Only a job that has taken a `dest`, or left a checkpoint, can go on, and only when what stopped it may pass."""
+    can_resume = (result.record_uri is not None and result.exit_code in (3, 4, 6)) or result.resume_with is not None
     return result.with_(resume_command=command if can_resume else None)
 
 
@@ -110,12 +117,12 @@ def failure(verb: str, error: BaseException) -> JobResult:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
         error = PartialError("stopped before the end")
+    resume_with = getattr(error, "resume_with", None)
     if isinstance(error, StylejobsError):
-        return JobResult(verb, exit_code=error.exit_code, message=f"{verb}: {error}")
+        return JobResult(verb, exit_code=error.exit_code, message=f"{verb}: {error}", resume_with=resume_with)
     detail = f"{type(error).__name__}: {error}"
-    return JobResult(
-        verb, exit_code=1, message=f"{verb}: internal error: {detail} (STYLEJOBS_DEBUG=1 shows where it came from)"
-    )
+    message = f"{verb}: internal error: {detail} (STYLEJOBS_DEBUG=1 shows where it came from)"
+    return JobResult(verb, exit_code=1, message=message, resume_with=resume_with)
 
 
 def _stop_on_sigterm() -> None:

@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable
 from typing import TypeVar
 
+import psutil
 import torch
 
 _WORDS = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
@@ -62,3 +63,12 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_ARENA_MAX, 1)
+
+
+def memory_metrics(device: torch.device) -> dict[str, float]:
+    """{"rss_mb"}: of this process, now; on a GPU also {"gpu_mb", "gpu_peak_mb"}: what torch holds of it."""
+    measured = {"rss_mb": psutil.Process().memory_info().rss / 2**20}
+    if device.type == "cuda":
+        measured["gpu_mb"] = torch.cuda.memory_allocated(device) / 2**20
+        measured["gpu_peak_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return measured

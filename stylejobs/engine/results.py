@@ -14,6 +14,7 @@ class JobResult:
         units: total, done (this run), skipped (done before), failed.
         stage_seconds: time by stage, summed over all threads of all workers.
         record_uri: dataset in which the result is kept; None before the command has taken a `dest`.
+        resume_with: see `StylejobsError`.
         proof: of a dataset that is complete; written after everything else.
     """
 
@@ -33,10 +34,12 @@ class JobResult:
     details: dict = field(default_factory=dict)
     record_uri: str | None = None
     proof: dict | None = None
+    resume_with: str | None = None
 
     def with_(self, **changes: object) -> "JobResult":
         return replace(self, **changes)
 
     def as_dict(self) -> dict:
-        """Every field but `record_uri` and `proof`, as plain values."""
-        return {name: value for name, value in asdict(self).items() if name not in ("record_uri", "proof")}
+        """Every field but `record_uri`, `proof` and `resume_with`, as plain values."""
+        hidden = ("record_uri", "proof", "resume_with")
+        return {name: value for name, value in asdict(self).items() if name not in hidden}

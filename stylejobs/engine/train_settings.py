@@ -9,11 +9,31 @@ from torch import Tensor
 from stylejobs.core.backbone import Backbone, build_backbone
 from stylejobs.core.methods import Ingredients, Method, build_method
 from stylejobs.core.pixels import to_float
+from stylejobs.engine.checkpointing import CheckpointSettings
 from stylejobs.engine.datasets import CropSettings
 from stylejobs.errors import ModelError
 from stylejobs.records.codec import decode_image
 from stylejobs.records.resize import resize_short_side
 from stylejobs.storage.weights import read_backbone_weights
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is measured while a training runs; see the keys of `evaluation`.
+
+    Attributes:
+        every_images: images seen between two evaluations.
+        measure: the one that decides which checkpoint is the best.
+        patience: evaluations without improvement by `min_gain` before the training stops; None never stops.
+        content_images, style_images: encoded, the frozen set.
+    """
+
+    every_images: int
+    measure: str
+    content_images: tuple[bytes, ...]
+    style_images: tuple[bytes, ...]
+    patience: int | None = None
+    min_gain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -28,8 +48,11 @@ class TrainSettings:
         content_images: encoded sample of the content; the first ones are the sample grid's.
         domains: see `Ingredients`.
         num_images: that all workers together will see.
-        rate_scale: factor of every learning rate, from the size of the global batch.
         repair: options of the repairer; None leaves a training to itself.
+        checkpoints: None writes none.
+        evaluation: None measures nothing.
+        hang_seconds: a worker whose step takes longer ends itself.
+        readers: Ray tasks that read for one worker at the same time.
         package_uri: where rank 0 writes the model package.
         tracking: (tracking uri, run id) of the MLflow run; None logs nothing.
     """
@@ -52,8 +75,11 @@ class TrainSettings:
     compile: bool = False
     clip_norm: float | None = None
     ema_decay: float = 0.999
-    rate_scale: float = 1.0
     repair: dict[str, Any] | None = None
+    checkpoints: CheckpointSettings | None = None
+    evaluation: EvaluationSettings | None = None
+    hang_seconds: float = 1800.0
+    readers: int = 1
     threads: int = 1
     sample_every: int = 500
     log_every: int = 20

@@ -1,22 +1,23 @@
-"""What a training reads: a set of content or style images, planned from listings and footers, then read by Ray Data.
+"""What a training reads: a set of content or style images, planned from listings and footers, read unit by unit.
 
 Rows travel as `records.batches.TRAINING_FIELDS`. No torch here, because tasks that only move bytes need not load it;
-decoding and cropping is in `datasets.py`.
+Ray Data calls `read_rows` (training_reader.py), decoding and cropping is in `datasets.py`.
 """
 
+import itertools
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stylejobs.errors import RowError, SourceError, StyleError
-from stylejobs.records.batches import number_of, training_rows, training_table
+from stylejobs.records.batches import number_of, training_table
 from stylejobs.records.codec import Limits, decode_image
 from stylejobs.storage import locations
 from stylejobs.storage.reading import UnitRows, read_unit
@@ -25,7 +26,7 @@ from stylejobs.storage.sources import IMAGE_ENDINGS, PARQUET_ENDINGS, TAR_ENDING
 LABEL_COLUMN = "label"
 """Where `ingest labels=folder` puts the name of a picture's folder."""
 _KEPT_IN_MEMORY_BYTES = 512 * 2**20
-_UNIT_BYTES = 64 * 2**20
+_UNIT_BYTES = 32 * 2**20
 _SAMPLED_UNITS = 4
 _SAMPLE_BYTES = 64 * 2**20
 
@@ -40,6 +41,7 @@ class TrainingSet:
         numbers: label -> number of its domain; "" stands for images without a label.
         names: domain number -> name.
         counts: domain number -> images; empty where it is not known (tars have no index).
+        units_of_domain: domain number -> numbers of the units that hold images of it.
     """
 
     role: str
@@ -48,10 +50,11 @@ class TrainingSet:
     numbers: dict[str, int]
     names: dict[int, str]
     counts: dict[int, int]
+    units_of_domain: dict[int, tuple[int, ...]]
 
     @property
-    def label_column(self) -> str | None:
-        return LABEL_COLUMN if self.numbers.keys() - {""} else None
+    def labelling(self) -> "Labelling":
+        return Labelling(self.numbers, self.source.carried_schema)
 
     @property
     def fits_in_memory(self) -> bool:
@@ -68,7 +71,8 @@ def plan_content(uri: str, image_column: str | None) -> TrainingSet:
     """
     source = plan_source(uri, _UNIT_BYTES, image_column)
     counts = {} if source.num_rows is None else {0: source.num_rows}
-    return TrainingSet("content", uri, source, {"": 0}, {0: place_name(uri)}, counts)
+    every = {0: tuple(range(len(source.units)))}
+    return TrainingSet("content", uri, source, {"": 0}, {0: place_name(uri)}, counts, every)
 
 
 def plan_style(uri: str, image_column: str | None, labelled: bool) -> TrainingSet:
@@ -87,13 +91,18 @@ def plan_style(uri: str, image_column: str | None, labelled: bool) -> TrainingSe
         source = _plan_style_source(uri, image_column)
     except SourceError as error:
         raise StyleError(f"style={error}") from error
-    labels = _count_labels(source) if labelled else {"": source.num_rows}
-    raw = {label: label or place_name(uri) for label in labels}
+    by_unit = _count_labels(source) if labelled else [Counter({"": unit.num_rows or 0}) for unit in source.units]
+    raw = {label: label or place_name(uri) for labels in by_unit for label in labels}
     names = dict(zip(raw, unique_names(list(raw.values()), folders=False), strict=True))
     ordered = sorted(names, key=names.__getitem__)
     numbers = {label: number for number, label in enumerate(ordered, start=1)}
-    counts = {numbers[label]: count for label, count in labels.items() if count is not None}
-    return TrainingSet("style", uri, source, numbers, {numbers[label]: names[label] for label in ordered}, counts)
+    totals = sum(by_unit, Counter())
+    counts = {} if source.num_rows is None else {numbers[label]: totals[label] for label in ordered}
+    places = {
+        numbers[label]: tuple(unit for unit, labels in enumerate(by_unit) if label in labels) for label in ordered
+    }
+    named = {numbers[label]: names[label] for label in ordered}
+    return TrainingSet("style", uri, source, numbers, named, counts, places)
 
 
 def _plan_style_source(uri: str, image_column: str | None) -> Source:
@@ -114,22 +123,25 @@ def _plan_style_source(uri: str, image_column: str | None) -> Source:
         return plan_source(uri, _UNIT_BYTES)
 
 
-def _count_labels(source: Source) -> dict[str, int | None]:
-    """Images by label, "" for none; {"": None} for tars."""
+def _count_labels(source: Source) -> list[Counter[str]]:
+    """Images by label, "" for none, of each unit; tars have no labels, and nobody knows how many images."""
     if source.kind == "tar":
-        return {"": None}
+        return [Counter({"": 0}) for _ in source.units]
     if source.kind == "files":
-        return dict(Counter(_folder(name) for unit in source.units for name in unit.files))
-    labels: Counter[str] = Counter()
-    for place in sorted({unit.source_uri for unit in source.units}):
+        return [Counter(_folder(name) for name in unit.files) for unit in source.units]
+    found: list[Counter[str]] = []
+    for place, units in itertools.groupby(source.units, lambda unit: unit.source_uri):
         with locations.open_file(place) as file:
             parquet = pq.ParquetFile(file)
-            if LABEL_COLUMN in parquet.schema_arrow.names:
-                values = parquet.read([LABEL_COLUMN])[LABEL_COLUMN].to_pylist()
-            else:
-                values = [None] * parquet.metadata.num_rows
-        labels.update("" if value is None else str(value) for value in values)
-    return dict(labels)
+            found += [_count_of_row_groups(parquet, unit) for unit in units]
+    return found
+
+
+def _count_of_row_groups(parquet: pq.ParquetFile, unit: Unit) -> Counter[str]:
+    if LABEL_COLUMN not in parquet.schema_arrow.names:
+        return Counter({"": unit.num_rows or 0})
+    values = parquet.read_row_groups(list(range(*unit.row_groups)), [LABEL_COLUMN])[LABEL_COLUMN].to_pylist()
+    return Counter("" if value is None else str(value) for value in values)
 
 
 def _folder(name: str) -> str:
@@ -174,53 +186,39 @@ def _clean(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "style"
 
 
-def read_training_set(planned: TrainingSet, max_bytes: int) -> Any:
-    """The set as a `ray.data.Dataset` of `TRAINING_FIELDS`.
+@dataclass(frozen=True)
+class Labelling:
+    """What a task that reads rows must know of their set, small enough to travel with every unit."""
+
+    numbers: dict[str, int]
+    carried_schema: pa.Schema
+
+    def of(self, rows: UnitRows, unit: Unit) -> list[int]:
+        """The domain of each row."""
+        labels: list[object] = [None] * len(rows)
+        if self.numbers.keys() - {""}:
+            is_files = unit.kind == "files"
+            labels = [_folder(key) for key in rows.keys] if is_files else rows.carried[LABEL_COLUMN].to_pylist()
+        return [number_of(label, self.numbers) for label in labels]
+
+
+def read_rows(batch: dict, labelling: Labelling, max_bytes: int, domain: int | None) -> pa.Table:
+    """The rows of one unit descriptor, {"number": [its number], "unit": [JSON]}, as a table of `TRAINING_FIELDS`.
 
     Args:
         max_bytes: of one image file or tar member; larger ones are not read, their `image` is null.
+        domain: of the rows that are wanted; None wants all.
     """
-    import ray.data
-
-    # The newer reader of Ray 2.60 starts more processes than reading a set once is worth.
-    ray.data.DataContext.get_current().use_datasource_v2 = False
-    units = planned.source.units
-    columns = {(unit.image_column, unit.key_column) for unit in units}
-    if planned.source.kind == "parquet" and len(columns) == 1 and planned.label_column is None:
-        image_column, key_column = next(iter(columns))
-        places = sorted({unit.source_uri for unit in units})
-        filesystem, _ = locations.split(places[0])
-        options = {} if locations.is_local(filesystem) else {"filesystem": filesystem}
-        dataset = ray.data.read_parquet(places, **options).select_columns([c for c in (image_column, key_column) if c])
-        arguments = (image_column, key_column, planned.numbers[""])
-        return dataset.map_batches(training_rows, fn_args=arguments, batch_format="pyarrow", zero_copy_batch=True)
-    descriptors = [{"unit": json.dumps(asdict(unit))} for unit in units]
-    return ray.data.from_items(descriptors, override_num_blocks=len(units)).map_batches(
-        read_rows, fn_args=(planned, max_bytes), batch_size=1, batch_format="numpy"
-    )
+    unit = Unit.from_plain(json.loads(str(batch["unit"][0])))
+    rows = rows_of_unit(int(batch["number"][0]), unit, labelling, max_bytes)
+    return rows if domain is None else rows.filter(pc.equal(rows["domain"], domain))
 
 
-def read_rows(batch: dict, planned: TrainingSet, max_bytes: int) -> pa.Table:
-    """The rows of one unit descriptor, {"unit": [JSON]}, as a table of `TRAINING_FIELDS`."""
-    described = json.loads(str(batch["unit"][0]))
-    unit = Unit(**{**described, "row_groups": tuple(described["row_groups"])})
-    return rows_of_unit(unit, planned, max_bytes)
-
-
-def rows_of_unit(unit: Unit, planned: TrainingSet, max_bytes: int) -> pa.Table:
+def rows_of_unit(number: int, unit: Unit, labelling: Labelling, max_bytes: int) -> pa.Table:
     """The rows of one unit as a table of `TRAINING_FIELDS`; an image that cannot be had is null."""
-    rows = read_unit(unit, planned.source.carried_schema, max_bytes)
+    rows = read_unit(unit, labelling.carried_schema, max_bytes)
     images = [None if isinstance(image, RowError) else image for image in rows.images]
-    domains = [number_of(label, planned.numbers) for label in _labels(rows, unit, planned)]
-    return training_table(rows.keys, domains, images)
-
-
-def _labels(rows: UnitRows, unit: Unit, planned: TrainingSet) -> list[object]:
-    if planned.label_column is None:
-        return [None] * len(rows)
-    if unit.kind == "files":
-        return [_folder(key) for key in rows.keys]
-    return rows.carried[LABEL_COLUMN].to_pylist()
+    return training_table(number, rows.keys, labelling.of(rows, unit), images)
 
 
 def sample_images(planned: TrainingSet, limits: Limits, most: int, evenly: bool) -> dict[str, bytes]:

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 
 from stylejobs.errors import InfrastructureError, StorageError
 from stylejobs.storage import locations
+from stylejobs.storage.put import create
 
 BEAT_SECONDS = 10.0
 """Between two beats; read from the held lease, so that all versions agree about it."""
@@ -48,7 +49,7 @@ class Lease:
         return json.dumps({**self._record, "beat": self._beat}).encode()
 
     def _try(self) -> bool:
-        return locations.create(self._uri, self._bytes())
+        return create(self._uri, self._bytes())
 
     def _keep_beating(self) -> None:
         while not self._stop.wait(self._beat_seconds):

@@ -1,7 +1,7 @@
-"""URIs to bytes and back: local paths and `s3://`, one way for every verb.
+"""URIs to bytes and back: local paths and `s3://`, one way for every verb; nothing else in the package opens a URI.
 
-Nothing else in the package opens a URI. A write is atomic: readers see the whole file or none. Credentials and the
-endpoint come only from the standard AWS environment or profile, never from a URI or a config.
+A write is atomic: readers see the whole file or none. Credentials and the endpoint come only from the standard AWS
+environment or profile, never from a URI or a config.
 """
 
 import contextlib
@@ -206,47 +206,18 @@ def write_atomic(uri: str, data: bytes) -> None:
             raise
 
 
-def create(uri: str, data: bytes) -> bool:
-    """Writes a small file if none is there, and says whether it did; of many who try at once, one succeeds.
-
-    Local: a hard link, which fails if the name is taken. S3: a PUT with `If-None-Match: *`; a server that ignores the
-    header overwrites, so whoever depends on the answer reads the file again a moment later.
-    """
-    filesystem, path = split(uri)
-    with storage_errors("write", uri):
-        if not is_local(filesystem):
-            return _put_if_absent(filesystem, path, data)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-        with open(temporary, "wb") as file:
-            file.write(data)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        finally:
-            os.unlink(temporary)
-        return True
-
-
-def _put_if_absent(filesystem: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
-    try:
-        filesystem.pipe_file(path, data, mode="create")
-    except FileExistsError:
-        return False
-    except OSError as error:
-        # s3fs has no class for it: 412 is "it exists", 409 "somebody else is writing it".
-        if any(code in str(error) for code in ("PreconditionFailed", "ConditionalRequestConflict", "pre-conditions")):
-            return False
-        raise
-    return True
-
-
 def delete(uri: str) -> None:
     """Removes one file; fine if it is not there."""
     filesystem, path = split(uri)
     with storage_errors("delete", uri), contextlib.suppress(FileNotFoundError):
         filesystem.rm_file(path)
+
+
+def remove_empty_folder(uri: str) -> None:
+    """Removes a local folder that holds nothing; object stores have no such thing."""
+    filesystem, path = split(uri)
+    if is_local(filesystem) and os.path.isdir(path) and not os.listdir(path):
+        os.rmdir(path)
 
 
 def remove_torn_files(uri: str) -> None:
@@ -276,6 +247,18 @@ def list_files(uri: str) -> dict[str, dict]:
         for name, info in sorted(found.items())
         if not any(part.startswith(".") for part in name[len(path) :].split("/"))
     }
+
+
+def list_folders(uri: str) -> list[str]:
+    """The folders right inside a folder, as absolute URIs, sorted; an absent one holds none."""
+    filesystem, path = split(uri)
+    try:
+        with storage_errors("list", uri):
+            found = filesystem.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    prefix = "" if is_local(filesystem) else "s3://"
+    return sorted(prefix + info["name"].rstrip("/") for info in found if info["type"] == "directory")
 
 
 def stat(uri: str) -> dict:

@@ -82,7 +82,7 @@ def train_one(method: str, seed: int, sets: tuple[Path, Path, Path], place: Path
         role: [
             EncodedImage(row["key"], row["domain"], row["image"])
             for unit in planned.source.units
-            for row in rows_of_unit(unit, planned, limits.max_bytes).to_pylist()
+            for row in rows_of_unit(0, unit, planned.labelling, limits.max_bytes).to_pylist()
         ]
         for role, planned in plan.sets.items()
     }

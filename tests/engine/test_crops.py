@@ -2,18 +2,26 @@
 
 import io
 import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from stylejobs.engine.datasets import CropSettings, EncodedImage, TrainingBatch, iterate_batches, iterate_in_memory
+from stylejobs.core.views import ViewOptions
+from stylejobs.engine.datasets import CropSettings, TrainingBatch, iterate_batches, iterate_in_memory
+from stylejobs.engine.image_order import (
+    EncodedImage,
+    ImageOrder,
+    KeptOrder,
+    Place,
+    Rows,
+    StreamedOrder,
+    StreamedSet,
+)
 from stylejobs.errors import SourceError
 from stylejobs.records.codec import Limits
 
@@ -34,47 +42,45 @@ def noise(seed: int, height: int = 40, width: int = 50) -> bytes:
 
 
 class Shard:
-    """What Ray gives a worker: batches of rows; it counts its passes and remembers what it was asked."""
+    """A set of pictures: held in memory, or streamed in units of three, two of them a window."""
 
     def __init__(self, images: Sequence[bytes | None], domains: Sequence[int] | None = None):
         domains = domains or [0] * len(images)
-        self.rows = [(f"key{n}", domain, data) for n, (domain, data) in enumerate(zip(domains, images, strict=True))]
-        self.passes, self.asked = 0, []
+        self.rows = [EncodedImage(f"key{n}", d, data) for n, (d, data) in enumerate(zip(domains, images, strict=True))]
 
-    def iter_batches(
-        self,
-        *,
-        batch_size: int | None,
-        batch_format: str,
-        prefetch_batches: int = 1,
-        local_shuffle_buffer_size: int | None = None,
-        local_shuffle_seed: int | None = None,
-    ) -> Iterator[dict[str, np.ndarray]]:
-        assert batch_format == "numpy"
-        self.passes += 1
-        self.asked.append(local_shuffle_seed)
-        rows = list(self.rows)
-        if local_shuffle_buffer_size:
-            # As far as the buffer reaches, which in these tests is less than a domain.
-            rng = np.random.default_rng(local_shuffle_seed)
-            rows = [rows[n] for start in range(0, len(rows), 8) for n in start + rng.permutation(len(rows[start:][:8]))]
-        size = batch_size or 3
-        for start in range(0, len(rows), size):
-            keys, domains, images = zip(*rows[start : start + size], strict=True)
-            data = np.empty(len(images), object)
-            data[:] = images
-            yield {"key": np.array(keys, object), "domain": np.array(domains), "image": data}
+    def order(self, place: Place, keep: bool, fewest: int) -> ImageOrder:
+        if keep:
+            return KeptOrder(self.rows, place, fewest)
+        units = [self.rows[start : start + 3] for start in range(0, len(self.rows), 3)]
+        domains = {d: [n for n, unit in enumerate(units) if any(row.domain == d for row in unit)] for d in self.domains}
+
+        def open_units(numbers: Sequence[int], domain: int) -> Rows:
+            return ((number, [row for row in units[number] if row.domain == domain]) for number in numbers)
+
+        return StreamedOrder(StreamedSet([1] * len(units), domains, open_units, window_bytes=2), place, fewest)
+
+    @property
+    def domains(self) -> list[int]:
+        return sorted({row.domain for row in self.rows})
 
 
 def batches(
-    content: Shard, num_batches: int, rank: int = 0, keep: bool = True, style: Shard | None = None, **changes: object
+    content: Shard, num_batches: int, rank: int = 0, keep: bool = True, style: Shard | None = None, **changes: Any
 ) -> list[TrainingBatch]:
-    given = {"size_px": 16, "batch": 4, "seed": 0, "limits": Limits(), "keep": ("content", "style") if keep else ()}
-    shards = {"content": content} if style is None else {"content": content, "style": style}
-    return list(islice(iterate_batches(shards, CropSettings(**(given | changes)), rank), num_batches))
+    crop = settings_of(**changes)
+    sets = {"content": content} if style is None else {"content": content, "style": style}
+    orders = {
+        role: shard.order(Place(role, crop.seed, rank, rank + 1), keep, crop.batch if role == "content" else 1)
+        for role, shard in sets.items()
+    }
+    return list(islice(iterate_batches(orders, crop), num_batches))
 
 
-def crops(shard: Shard, num_batches: int, **changes: object) -> list[torch.Tensor]:
+def settings_of(size_px: int = 16, **changes: Any) -> CropSettings:
+    return CropSettings(**{"view": ViewOptions(size_px), "batch": 4, "seed": 0, "limits": Limits(), **changes})
+
+
+def crops(shard: Shard, num_batches: int, **changes: Any) -> list[torch.Tensor]:
     return [batch.tensors["content"] for batch in batches(shard, num_batches, **changes)]
 
 
@@ -122,10 +128,11 @@ def test_pictures_of_every_mode_become_rgb(keep: bool, mode: str) -> None:
 
 @both
 def test_the_same_seed_and_rank_give_the_same_batches(keep: bool) -> None:
-    images = [noise(n) for n in range(9)]
+    images = [noise(n) for n in range(12)]
     first = crops(Shard(images), 7, keep=keep)
     assert all(map(torch.equal, first, crops(Shard(images), 7, keep=keep)))
     assert all(map(torch.equal, first, crops(Shard(images), 7, keep=keep, decode_threads=4)))
+    assert all(map(torch.equal, first, crops(Shard(images), 7, keep=keep, prefetch=5)))
     for other in ({"rank": 1}, {"seed": 1}):
         assert not any(map(torch.equal, first, crops(Shard(images), 7, keep=keep, **other)))
 
@@ -139,33 +146,6 @@ def test_no_global_state_is_drawn_from(keep: bool) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)
     assert all(map(torch.equal, first, crops(Shard(images), 3, keep=keep)))
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 11), st.integers(1, 4), st.booleans())
-def test_in_a_pass_no_picture_comes_twice_and_passes_go_on(num_images: int, batch: int, keep: bool) -> None:
-    shard = Shard([png(10 * n) for n in range(num_images)])
-    if num_images < batch:
-        with pytest.raises(SourceError, match=f"fewer images than one batch of {batch}; lower batch or workers"):
-            crops(shard, 1, batch=batch, keep=keep)
-        return
-    seen = [value for one in crops(shard, num_images * 2, batch=batch, keep=keep) for value in values(one)]
-    for start in range(0, len(seen), num_images):
-        assert sorted(seen[start : start + num_images]) == [10 * n for n in range(num_images)]
-
-
-def test_a_kept_set_is_read_once_and_shuffled_in_every_pass() -> None:
-    shard = Shard([png(10 * n) for n in range(8)])
-    passes = [tuple(values(torch.cat(pair))) for pair in zip(*[iter(crops(shard, 20))] * 2, strict=True)]
-    assert shard.passes == 1
-    assert len(set(passes)) == len(passes)
-
-
-def test_a_streamed_set_is_read_in_every_pass_and_shuffled_anew() -> None:
-    shard = Shard([png(10 * n) for n in range(8)])
-    made = crops(shard, 6, keep=False, seed=5)
-    assert shard.passes >= 3 and shard.asked[:3] == [5, 6, 7]
-    assert len({tuple(values(one)) for one in made}) > 3
 
 
 @both
@@ -189,11 +169,8 @@ def test_a_set_without_a_picture_is_an_error_of_the_source(keep: bool) -> None:
 
 @both
 def test_too_few_images_are_refused(keep: bool) -> None:
-    for num_images in (0, 3):
-        with pytest.raises(SourceError, match="fewer images than one batch of 4"):
-            crops(Shard([png(1)] * num_images), 1, keep=keep)
-    with pytest.raises(SourceError, match="style=: a worker has fewer images than one"):
-        batches(Shard([png(1)] * 4), 1, keep=keep, style=Shard([]))
+    with pytest.raises(SourceError, match="fewer images than one batch of 4"):
+        crops(Shard([png(1)] * 3), 1, keep=keep)
 
 
 @both
@@ -211,7 +188,8 @@ def test_every_crop_of_a_picture_is_drawn_anew(keep: bool) -> None:
 
 @both
 def test_leaving_early_stops_the_threads(keep: bool) -> None:
-    running = iterate_batches({"content": Shard([png(1)] * 4)}, CropSettings(8, 4, 0, Limits(), ("content",)), rank=0)
+    shard = Shard([png(1)] * 4)
+    running = iterate_batches({"content": shard.order(Place("content", 0), True, 4)}, settings_of(size_px=8))
     next(running)
     assert any(thread.name.startswith("crops") for thread in threading.enumerate())
     running.close()
@@ -227,7 +205,7 @@ class TestStyle:
     @both
     def test_a_style_batch_carries_its_domains_and_keys(self, keep: bool) -> None:
         style = Shard([png(20), png(30), png(130)], [1, 1, 2])
-        for batch in batches(Shard([png(9)] * 6), 9, keep=keep, style=style, domains=2):
+        for batch in batches(Shard([png(9)] * 6), 9, keep=keep, style=style):
             assert batch.tensors["style"].shape == (4, 3, 16, 16)
             assert batch.tensors["style_domain"].dtype == torch.int64
             found = values(batch.tensors["style"])
@@ -244,28 +222,6 @@ class TestStyle:
         (batch,) = batches(Shard([png(9)] * 6), 1, keep=keep, style=Shard([noise(0, 64, 64)], [1]))
         assert len({crop.numpy().tobytes() for crop in batch.tensors["style"]}) == 4
 
-    @both
-    def test_domains_of_very_different_size_come_equally_often(self, keep: bool) -> None:
-        """Sorted by domain, as shards that were made from folders are."""
-        domains = [1] * 60 + [2] * 3 + [3]
-        style = Shard([png(n) for n in range(64)], domains)
-        seen = Counter()
-        per_image: Counter[str] = Counter()
-        for batch in batches(Shard([png(9)] * 6), 60, keep=keep, style=style, domains=3):
-            seen.update(batch.tensors["style_domain"].tolist())
-            per_image.update(batch.keys["style"])
-        assert {domain: count for domain, count in seen.items()} == {1: 80, 2: 80, 3: 80}
-        large = sum(1 for n in range(60) if per_image[f"key{n}"])
-        assert large == 60 if keep else large > 35
-
-    def test_a_kept_domain_passes_over_itself_at_its_own_pace(self) -> None:
-        style = Shard([png(n) for n in range(12)], [1] * 9 + [2] * 3)
-        keys = [key for batch in batches(Shard([png(9)] * 4), 9, style=style, domains=2) for key in batch.keys["style"]]
-        large = [key for key in keys if int(key[3:]) < 9]
-        small = [key for key in keys if int(key[3:]) >= 9]
-        assert [Counter(large[start : start + 9]).most_common(1)[0][1] for start in (0, 9)] == [1, 1]
-        assert all(len(set(small[start : start + 3])) == 3 for start in range(0, 18, 3))
-
     def test_the_content_does_not_depend_on_the_style(self) -> None:
         images = [noise(n) for n in range(9)]
         alone = crops(Shard(images), 5)
@@ -281,19 +237,22 @@ class TestStyle:
         assert all(map(torch.equal, first, style()))
         assert not any(map(torch.equal, first, style(rank=1))) and not any(map(torch.equal, first, style(seed=3)))
 
-    def test_lists_in_memory_give_what_kept_shards_give(self) -> None:
-        content = Shard([noise(n) for n in range(9)])
-        style = Shard([noise(n) for n in range(5)], [1, 2, 2, 1, 2])
+    def test_two_workers_make_the_batches_of_one_with_twice_as_many(self) -> None:
         sets = {
-            "content": [EncodedImage(*row) for row in content.rows],
-            "style": [EncodedImage(*row) for row in style.rows],
+            "content": Shard([noise(n) for n in range(9)]).rows,
+            "style": Shard([noise(n) for n in range(5)], [1, 2, 2, 1, 2]).rows,
         }
-        crop = CropSettings(16, 4, 3, Limits(), domains=2)
-        made = iterate_in_memory(sets, crop, rank=1)
-        for ours, theirs in zip(made, batches(content, 5, rank=1, seed=3, style=style, domains=2), strict=False):
-            assert ours.keys == theirs.keys
-            assert all(torch.equal(ours.tensors[name], theirs.tensors[name]) for name in theirs.tensors)
+        together = [iterate_in_memory(sets, settings_of(batch=2), rank, 2) for rank in range(2)]
+        for alone in islice(iterate_in_memory(sets, settings_of()), 5):
+            halves = [next(one) for one in together]
+            for name, tensor in alone.tensors.items():
+                for rank, half in enumerate(halves):
+                    assert torch.equal(tensor[rank::2], half.tensors[name])
+            assert alone.keys["style"][1::2] == halves[1].keys["style"]
 
-    def test_a_domain_that_a_workers_share_lacks_does_not_stop_it(self) -> None:
-        made = batches(Shard([png(9)] * 6), 3, keep=False, style=Shard([png(5)] * 3, [2] * 3), domains=4)
-        assert {domain for batch in made for domain in batch.tensors["style_domain"].tolist()} == {2}
+    def test_batches_go_on_behind_the_one_whose_cursors_are_given(self) -> None:
+        sets = {"content": Shard([noise(n) if n != 3 else b"bad" for n in range(9)]).rows}
+        whole = list(islice(iterate_in_memory(sets, settings_of(prefetch=3)), 8))
+        rest = iterate_in_memory(sets, settings_of(prefetch=1), cursors=whole[3].cursors)
+        for wanted, found in zip(whole[4:], rest, strict=False):
+            assert torch.equal(wanted.tensors["content"], found.tensors["content"]) and wanted.keys == found.keys

@@ -12,21 +12,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
-from stylejobs.engine.datasets import CropSettings, iterate_batches
+from stylejobs.core.views import ViewOptions
+from stylejobs.engine.datasets import CropSettings, TrainingBatch, iterate_batches
+from stylejobs.engine.image_order import Place
+from stylejobs.engine.training_reader import open_orders
 from stylejobs.engine.training_sets import (
     TrainingSet,
     place_name,
     plan_content,
     plan_style,
     read_rows,
-    read_training_set,
     sample_images,
     unique_names,
 )
 from stylejobs.errors import SourceError, StyleError
-from stylejobs.records.batches import TRAINING_FIELDS, image_key, training_rows
+from stylejobs.records.batches import TRAINING_FIELDS
 from stylejobs.records.codec import Limits
 
 MAX_BYTES = 2**20
@@ -75,7 +78,9 @@ def rows_of(planned: TrainingSet) -> list[dict]:
     return [
         row
         for unit in planned.source.units
-        for row in read_rows({"unit": [json.dumps(asdict(unit))]}, planned, MAX_BYTES).to_pylist()
+        for row in read_rows(
+            {"number": [7], "unit": [json.dumps(asdict(unit))]}, planned.labelling, MAX_BYTES, None
+        ).to_pylist()
     ]
 
 
@@ -152,25 +157,15 @@ class TestPlan:
 
 
 class TestRows:
-    @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
-    def test_images_come_out_of_every_kind_of_column(self, kind: pa.DataType) -> None:
-        images = [b"one", None, b"", b"three" * 100]
-        plain = pa.table({"photo": pa.array(images, kind)})
-        made = training_rows(plain, "photo", None, 3)
-        assert made.schema == pa.schema(TRAINING_FIELDS)
-        assert made["image"].to_pylist() == images and made["domain"].to_pylist() == [3] * 4
-        assert made["key"].to_pylist() == [image_key(image) for image in images]
-        struct = pa.StructArray.from_arrays([pa.array(["a", None] * 2), pa.array(images, kind)], ["path", "bytes"])
-        table = pa.concat_tables([pa.table({"photo": struct.slice(0, 1)}), pa.table({"photo": struct.slice(1)})])
-        made = training_rows(table, "photo", None, 0)
-        assert made["image"].to_pylist() == images
-        assert made["key"].to_pylist() == ["a", image_key(None), "a", image_key(images[3])]
-        assert training_rows(table.slice(2), "photo", None, 0)["image"].to_pylist() == images[2:]
-
-    def test_a_key_column_goes_before_paths(self) -> None:
-        struct = pa.array([{"bytes": b"x", "path": "a.jpg"}] * 3)
-        table = pa.table({"image": struct, "key": pa.array([5, None, 7])})
-        assert training_rows(table, "image", "key", 0)["key"].to_pylist() == ["5", "a.jpg", "7"]
+    def test_rows_are_of_their_fields_and_of_one_domain_where_that_is_asked(self, tmp_path: Path) -> None:
+        planned = plan_style(write_shards(tmp_path / "shards", list("aabbab")), None, labelled=True)
+        assert planned.units_of_domain == {1: (0, 1), 2: (0, 1)}
+        unit = {"number": [5], "unit": [json.dumps(asdict(planned.source.units[0]))]}
+        every, second = (read_rows(unit, planned.labelling, MAX_BYTES, domain) for domain in (None, 2))
+        assert every.schema == pa.schema(TRAINING_FIELDS)
+        assert every["unit"].to_pylist() == [5] * 3 and every["domain"].to_pylist() == [1, 1, 2]
+        assert every["image"].to_pylist() == [jpeg(row) for row in range(3)]
+        assert second["key"].to_pylist() == ["art/2.jpg"]
 
     def test_a_label_that_came_after_the_plan_is_an_error(self, tmp_path: Path) -> None:
         planned = plan_style(write_shards(tmp_path / "shards", ["a"] * 6), None, labelled=True)
@@ -245,17 +240,39 @@ def test_ray_reads_every_kind_of_set(ray_cluster: None, tmp_path: Path) -> None:
     tar = plan_style(
         write_tar(tmp_path / "t.tar", {name.replace("/", "-"): data for name, data in names.items()}), None, False
     )
-    settings = CropSettings(16, 4, 0, Limits(), domains=2)
+    crop = CropSettings(ViewOptions(16), 4, 0, Limits())
     for style in (labelled, folder, tar):
-        shards = {
-            "content": read_training_set(contents, MAX_BYTES).iterator(),
-            "style": read_training_set(style, MAX_BYTES).iterator(),
-        }
+        sets = {"content": contents, "style": style}
         domain_of = {row["key"]: row["domain"] for row in rows_of(style)}
         keys: set[str] = set()
-        for batch in islice(iterate_batches(shards, settings, rank=0), 6):
+        found = list(islice(iterate_batches(open_orders(sets, places(), 4, MAX_BYTES, 1), crop), 6))
+        for batch in found:
             assert batch.tensors["style"].shape == (4, 3, 16, 16)
             assert [domain_of[key] for key in batch.keys["style"]] == batch.tensors["style_domain"].tolist()
             assert set(batch.keys["content"]) <= {row["key"] for row in rows_of(contents)}
             keys |= set(batch.keys["style"])
         assert keys == domain_of.keys()
+        check_that_readers_change_nothing(sets, crop, found)
+
+
+def places() -> dict[str, Place]:
+    return {role: Place(role, 0) for role in ("content", "style")}
+
+
+def check_that_readers_change_nothing(sets: dict, crop: CropSettings, found: list[TrainingBatch]) -> None:
+    """Three Ray tasks that read in place of one; then the same of sets that are streamed, gone on with half way."""
+    again = islice(iterate_batches(open_orders(sets, places(), 4, MAX_BYTES, 3), crop), len(found))
+    assert_same(found, list(again))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingSet, "fits_in_memory", False)
+        streamed = list(islice(iterate_batches(open_orders(sets, places(), 4, MAX_BYTES, 1), crop), 5))
+        orders = open_orders(sets, places(), 4, MAX_BYTES, 2)
+        for role, order in orders.items():
+            order.seek(streamed[1].cursors[role])
+        assert_same(streamed[2:], list(islice(iterate_batches(orders, crop), 3)))
+
+
+def assert_same(wanted: list[TrainingBatch], found: list[TrainingBatch]) -> None:
+    for one, other in zip(wanted, found, strict=True):
+        assert one.keys == other.keys
+        assert all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)

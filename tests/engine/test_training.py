@@ -10,11 +10,15 @@ import pytest
 import torch
 
 from stylejobs.core.ema import Ema
+from stylejobs.core.views import ViewOptions
+from stylejobs.engine.checkpointing import CheckpointSettings, Keeper
 from stylejobs.engine.datasets import CropSettings, TrainingBatch
+from stylejobs.engine.group import Group
 from stylejobs.engine.train_settings import TrainSettings, build, read_backbone
 from stylejobs.engine.training import Training, Watch
 from stylejobs.errors import TrainingError
 from stylejobs.records.codec import Limits, encode_image
+from stylejobs.storage.checkpoints import list_checkpoints
 from stylejobs.storage.packages import load_package
 
 SIZE_PX, BATCH = 32, 2
@@ -38,7 +42,7 @@ def settings(place: Path, **changes) -> TrainSettings:
         content_images=tuple(picture(seed) for seed in range(5)),
         domains=("photos", "paintings"),
         num_images=8 * BATCH,
-        crops=CropSettings(SIZE_PX, BATCH, 0, Limits()),
+        crops=CropSettings(ViewOptions(SIZE_PX), BATCH, 0, Limits()),
         seed=0,
         package_uri=str(place / "package"),
         training={"method": "cyclegan"},
@@ -81,7 +85,8 @@ class Notebook(Watch):
 
 def prepare(told: TrainSettings) -> tuple[Training, Notebook]:
     method, watch = build(told, read_backbone(told)), Notebook()
-    return Training(told, method, method.networks, torch.device("cpu"), watch), watch
+    keeper = Keeper(told.checkpoints, Group(), "ab12cd") if told.checkpoints else None
+    return Training(told, method, method.networks, torch.device("cpu"), watch, keeper), watch
 
 
 def test_a_training_ends_with_its_images_and_leaves_whole_packages(tmp_path):
@@ -91,9 +96,9 @@ def test_a_training_ends_with_its_images_and_leaves_whole_packages(tmp_path):
     assert training.images_seen == 16
     assert [log["step"] for log in watch.logs] == list(range(1, 9))
     assert {"loss/cycle", "loss/critic", "signal/accuracy/x", "gradient_norm/generator"} <= set(watch.logs[-1])
-    packages = [load_package(str(tmp_path / place)) for place in ("package", "package/raw", "package/last_good")]
+    packages = [load_package(str(tmp_path / place)) for place in ("package", "package/raw")]
     assert all(list(loaded.styles) == ["paintings"] for loaded in packages)
-    averaged, raw = (loaded.generator.state_dict() for loaded in packages[:2])
+    averaged, raw = (loaded.generator.state_dict() for loaded in packages)
     assert any(not torch.equal(averaged[name], raw[name]) for name in averaged)
     assert packages[0].match is not None
     assert packages[0].package.training["images_seen"] == 16
@@ -121,7 +126,7 @@ def run(prepared, data):
 
 
 def test_a_gradient_that_is_not_a_number_stops_with_step_keys_and_the_last_good_checkpoint(tmp_path):
-    training, _ = prepare(settings(tmp_path))
+    training, _ = prepare(settings(tmp_path, checkpoints=CheckpointSettings(str(tmp_path / "run"), every=3)))
     with pytest.raises(TrainingError) as caught:
         training.run(batches(poisoned=(5,)))
     message = str(caught.value)
@@ -130,11 +135,11 @@ def test_a_gradient_that_is_not_a_number_stops_with_step_keys_and_the_last_good_
         "generator is not finite",
         "photo-5a",
         "photo-5b",
-        "package/last_good (step 3)",
+        "checkpoints/step-00000003-ab12cd",
         "optim.lr",
     ):
         assert words in message
-    assert load_package(str(tmp_path / "package/last_good")).package.training["images_seen"] == 3 * BATCH
+    assert [checkpoint.images_seen for checkpoint in list_checkpoints(str(tmp_path / "run"))] == [3 * BATCH]
 
 
 def test_before_the_first_checkpoint_there_is_none_to_name(tmp_path):
@@ -147,7 +152,7 @@ def test_the_repairer_answers_one_such_gradient_and_the_training_goes_on(tmp_pat
     training, watch = run(prepare(settings(tmp_path, repair={})), batches(poisoned=(5,)))
     assert training.images_seen == 16
     ((step, text, numbers),) = watch.events
-    assert (step, numbers["pull"]) == (5, 1.0)
+    assert (step, numbers["repair/pull"]) == (5, 1.0)
     assert "non_finite" in text
     rates = [(log["lr/generator"], log["lr/critic"]) for log in watch.logs[5:]]
     assert all(critic < generator for generator, critic in rates)  # critics are slowed, generators are not
@@ -164,7 +169,7 @@ def test_averaged_weights_are_lent_and_given_back(tmp_path):
     training.run(batches())
     method = training._method
     before = {name: value.clone() for name, value in method.generator.state_dict().items()}
-    with training.averaged() as generator:
+    with training._package.averaged() as generator:
         assert not generator.training
         assert any(not torch.equal(value, before[name]) for name, value in generator.state_dict().items())
     assert method.generator.training

@@ -12,6 +12,7 @@ import pytest
 from stylejobs.errors import InfrastructureError, StorageError
 from stylejobs.storage import locations
 from stylejobs.storage.lease import hold
+from stylejobs.storage.put import create
 
 HOLD = """
 import sys, time
@@ -122,7 +123,7 @@ def test_of_many_who_try_at_once_one_gets_it(tmp_path: Path) -> None:
 
     def attempt(number: int) -> None:
         ready.wait()
-        if locations.create(str(tmp_path / "a" / "file"), str(number).encode()):
+        if create(str(tmp_path / "a" / "file"), str(number).encode()):
             won.append(number)
 
     for _ in range(10):
