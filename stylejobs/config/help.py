@@ -39,6 +39,8 @@ def format_help(verb: str) -> str:
 def _default_words(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return "none" if value is None else str(value)
 
 

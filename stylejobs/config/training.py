@@ -167,7 +167,8 @@ class Augment(Section):
     flip: Fraction = Field(0.5, description="Share of the crops that are mirrored, left to right [fraction]")
     rotation_degrees: float = Field(0.0, ge=0, le=180, description="Largest angle, either way; 0 = upright [degrees]")
     scale: tuple[_Magnification, ...] = Field(
-        (1.0, 1.0), description="Lowest and highest magnification, LOW,HIGH; 2 shows half as much [ratio]"
+        (1.0, 1.0),
+        description="Lowest and highest magnification, LOW,HIGH of 0.25 to 4; 2 = half as much to see [ratio]",
     )
     brightness: Fraction = Field(0.0, description="Most that brightness changes, either way; 0 = kept [fraction]")
     contrast: Fraction = Field(0.0, description="Most that contrast changes, either way; 0 = kept [fraction]")

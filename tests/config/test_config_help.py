@@ -23,6 +23,7 @@ def test_help_names_every_key_with_its_description(verb: str):
         ("train", "size_px", "whole number >= 32, <= 4096, multiple of 4; default 256"),
         ("train", "optim.lr", "number > 0, <= 1|none; default none"),
         ("train", "recipe.adapters", "true|false|none; default none"),
+        ("train", "augment.scale", "list a,b; default 1.0,1.0"),
         ("train", "recipe.phases", "list a,b|none; default none"),
         ("train", "use_gpu", "true|false; default false"),
         ("train", "backbone.style_layers", "list a,b|none; default none"),
