@@ -15,12 +15,12 @@ import sklearn.datasets
 import torch
 from torch import Tensor, nn
 
-from stylejobs.core.augment import random_crop_flip
 from stylejobs.core.backbone import build_backbone
 from stylejobs.core.compress import Batch, distill, measure, prune_blocks, quantise
 from stylejobs.core.losses import feature_loss, gram_distance, gram_matrix, total_variation
 from stylejobs.core.networks import build_network
 from stylejobs.core.pixels import to_float
+from stylejobs.core.views import ViewOptions, random_view
 from stylejobs.storage.weights import read_backbone_weights
 
 QUICK = "--quick" in sys.argv
@@ -39,7 +39,7 @@ def draw_batches(photos: list[Tensor], num_batches: int, size_px: int, rng: torc
     batches = []
     for number in range(num_batches):
         rows = [photos[(number * BATCH + row) % len(photos)] for row in range(BATCH)]
-        views_BHWC = torch.stack([random_crop_flip(image_HWC, size_px, rng) for image_HWC in rows])
+        views_BHWC = torch.stack([random_view(image_HWC, ViewOptions(size_px), rng) for image_HWC in rows])
         batches.append((to_float(views_BHWC), torch.zeros(BATCH, 0)))
     return batches
 
