@@ -41,8 +41,6 @@ def train(config: TrainConfig, plan: TrainingPlan) -> Trained:
     from stylejobs.tracking.provenance import code_tags
 
     run = plan.run
-    # Before anything is begun: a storage that cannot be written would be found after the first hours.
-    locations.check_writable(run.uri)
     tags = {"stylejobs.verb": "train", "stylejobs.training": run.run_id, "stylejobs.config_sha256": run.digest}
     run_name = config.run_name or f"train {config.name}"
     with MlflowTracker.start(config.experiment, run_name, {**tags, **code_tags()}, run_id=run.mlflow_run_id) as tracker:

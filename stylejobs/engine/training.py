@@ -24,7 +24,7 @@ from stylejobs.engine.memory import is_out_of_memory, memory_metrics
 from stylejobs.engine.train_package import TrainedPackage
 from stylejobs.engine.train_settings import TrainSettings
 from stylejobs.engine.train_state import Standing, own_state, restore, shared_state
-from stylejobs.errors import TrainingError
+from stylejobs.errors import TrainingError, UsageError
 from stylejobs.records.lineage import draw_seed
 
 _FULL_RATE_BATCH = 8
@@ -271,12 +271,10 @@ def _build_evaluation(settings: TrainSettings, device: torch.device) -> Evaluati
     if settings.evaluation is None:
         return None
     e, crops = settings.evaluation, settings.crops
-    return Evaluation(
-        e.content_images,
-        e.style_images,
-        crops.view.size_px,
-        crops.limits,
-        device,
-        crops.view.load_px,
-        settings.style_size_px,
-    )
+    side_px, load_px = crops.view.size_px, crops.view.load_px
+    try:
+        return Evaluation(
+            e.content_images, e.style_images, side_px, crops.limits, device, load_px, settings.style_size_px
+        )
+    except ValueError as error:
+        raise UsageError(f"evaluation: {error}") from error

@@ -20,8 +20,9 @@ PRICES = "prices.gpu_hour prices.cpu_hour"
 FROZEN = {
     "ingest": f"""source dest max_bad shard_mb row_group_mb max_side labels labels_csv image_column
         {MAX_BAD_OF} {LIMITS} {ACTORS}""",
-    "train": f"""method content style name steps workers size_px load_px batch precision compile seed threads ema
-        style_size_px sample_every log_every use_gpu worker_cpus storage image_column generator.name generator.width
+    "train": f"""method content style name steps workers min_workers size_px load_px batch precision compile seed threads
+        ema style_size_px sample_every log_every use_gpu worker_cpus storage resume allow max_failures hang_seconds
+        image_column generator.name generator.width
         generator.blocks generator.norm generator.upsample generator.tied generator.attention generator.steps
         generator.latent generator.size_px generator.encoder generator.layer critic.name critic.width
         critic.layers critic.norm
@@ -30,7 +31,11 @@ FROZEN = {
         loss.classification loss.gradient_penalty loss.drift loss.entropy loss.gan loss.content_kind
         loss.style_kind optim.lr optim.critic_lr optim.beta1 optim.beta2 optim.decay_from optim.critic_steps
         optim.clip_norm recipe.pool recipe.share_trunk recipe.adapters recipe.num_patches recipe.temperature
-        recipe.flip_equivariance recipe.phases recipe.mosaic repair.on repair.cooldown_images {LIMITS} {SESSION}
+        recipe.flip_equivariance recipe.phases recipe.mosaic repair.on repair.cooldown_images
+        augment.flip augment.rotation_degrees augment.scale augment.brightness augment.contrast augment.saturation
+        augment.hue augment.mosaic evaluation.every_images evaluation.images evaluation.measure evaluation.patience
+        evaluation.min_gain evaluation.content evaluation.style checkpoint.every checkpoint.keep
+        checkpoint.retry_seconds data.readers data.threads data.prefetch {LIMITS} {SESSION}
         experiment run_name""",
     "promote": "model alias",
     "stylize": f"""source where dest sink model styles style_weights style_plan variants include_source strength

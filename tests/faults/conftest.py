@@ -1,12 +1,6 @@
-"""A stylize job as a process of its own, to be killed, crowded and deceived while it runs."""
+"""Sources, models and undisturbed runs, for jobs and trainings that are killed, crowded and deceived."""
 
 import io
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +13,8 @@ from PIL import Image
 
 from stylejobs.core.networks import build_network
 from stylejobs.storage.packages import save_package
+from tests.faults.processes import Job
+from tests.faults.training_job import TINY, TrainJob, write_pictures
 
 NUM_UNITS, ROWS = 24, 48
 
@@ -54,52 +50,6 @@ def write_source(path: Path, photo: np.ndarray) -> None:
         images.append(sink.getvalue())
     table = pa.table({"image": images, "key": [f"row-{number:02d}" for number in range(ROWS)]})
     pq.write_table(table, path, row_group_size=ROWS // NUM_UNITS, compression="none", write_page_checksum=True)
-
-
-class Job:
-    """A running command."""
-
-    def __init__(self, folder: Path, dest: str, line: list[str], environment: dict[str, str]):
-        self.dest = folder / dest
-        self._out = open(folder / f"{dest}.out", "w")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.stylize", *line, f"dest={dest}"],
-            cwd=folder, stdout=self._out, stderr=self._out, start_new_session=True, env={**os.environ, **environment},
-        )  # fmt: skip
-
-    def units_done(self) -> int:
-        return len(list((self.dest / "_stylejobs" / "units").glob("*.json")))
-
-    def wait_for_units(self, count: int, timeout: float = 180) -> None:
-        deadline = time.monotonic() + timeout
-        while self.units_done() < count:
-            assert self.process.poll() is None, f"the job ended before {count} units: {self.text()}"
-            assert time.monotonic() < deadline, f"{self.units_done()} of {count} units in {timeout} s: {self.text()}"
-            time.sleep(0.02)
-
-    def finish(self, timeout: float = 240) -> tuple[int, dict]:
-        """Exit code and result."""
-        code = self.process.wait(timeout)
-        last = self.text().strip().splitlines()[-1:]
-        return code, json.loads(last[0]) if last and last[0].startswith("{") else {}
-
-    def text(self) -> str:
-        self._out.flush()
-        return Path(self._out.name).read_text()
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def end(self) -> None:
-        """Whatever is left of it: the session that the command started is its own."""
-        for pid in [*descendants(self.process.pid), self.process.pid]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self.process.wait()
-        self._out.close()
 
 
 @pytest.fixture
@@ -157,32 +107,36 @@ def assert_whole(dest: Path, undisturbed: dict[str, bytes]) -> None:
     assert (dest / "_SUCCESS").exists() and not (dest / "_stylejobs" / "lease.json").exists()
 
 
-def descendants(pid: int) -> list[int]:
-    """Processes that a process started, and those that they started; the children before their children."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, waiting = [], [pid]
-    while waiting:
-        children = parents.get(waiting.pop(), [])
-        found += children
-        waiting += children
-    return found
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, np.ndarray]) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(folder, photos)
+    return folder
 
 
-def named(pids: list[int], beginning: str) -> list[int]:
-    """Those whose command line begins so."""
-    found = []
-    for pid in pids:
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if line.rpartition("/")[2].startswith(beginning) or line.startswith(beginning):
-            found.append(pid)
-    return found
+@pytest.fixture
+def train(tmp_path: Path, pictures: Path, tracking_store: str) -> Iterator[Callable[..., TrainJob]]:
+    """train(name, *more, environment=...): the training of these pictures."""
+    jobs: list[TrainJob] = []
+
+    def begin(name: str, *more: str, environment: dict[str, str] | None = None) -> TrainJob:
+        line = (*TINY, f"name={name}", f"content={pictures}/photos", f"style={pictures}/paintings", *more)
+        jobs.append(TrainJob(tmp_path, name, line, {"MLFLOW_TRACKING_URI": tracking_store, **(environment or {})}))
+        return jobs[-1]
+
+    yield begin
+    for job in jobs:
+        job.end()
+
+
+@pytest.fixture(scope="session")
+def undisturbed_training(tmp_path_factory: pytest.TempPathFactory, pictures: Path, tracking_store: str) -> dict:
+    """The result of the training that is left alone."""
+    line = (*TINY, "name=alone", f"content={pictures}/photos", f"style={pictures}/paintings")
+    job = TrainJob(tmp_path_factory.mktemp("alone"), "alone", line, {"MLFLOW_TRACKING_URI": tracking_store})
+    try:
+        code, result = job.finish(600)
+        assert code == 0, job.text()
+        return result
+    finally:
+        job.end()

@@ -14,7 +14,8 @@ import pytest
 from stylejobs.engine.registering import register_folder
 from stylejobs.tracking.mlflow_tracker import MlflowTracker
 from stylejobs.tracking.registry import move_alias, resolve_version
-from tests.faults.conftest import NUM_UNITS, ROWS, Job, assert_whole, contents, save_slow_model, write_source
+from tests.faults.conftest import NUM_UNITS, ROWS, assert_whole, contents, save_slow_model, write_source
+from tests.faults.processes import Job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

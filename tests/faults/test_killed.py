@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.conftest import NUM_UNITS, Job, assert_whole, descendants, named
+from tests.faults.conftest import NUM_UNITS, assert_whole
+from tests.faults.processes import Job, descendants, named
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -18,7 +18,7 @@ import pytest
 from stylejobs.tracking import mlflow_tracker
 from stylejobs.tracking.client import open_client
 from stylejobs.tracking.mlflow_tracker import MlflowTracker
-from tests.faults.conftest import descendants
+from tests.faults.processes import descendants
 
 pytestmark = pytest.mark.slow
 

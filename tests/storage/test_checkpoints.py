@@ -61,7 +61,7 @@ def test_a_folder_is_no_checkpoint_before_its_last_file(tmp_path: Path) -> None:
     write_part(uri, SHARED, part())
     write_part(uri, worker_part(0), part())
     assert steps(tmp_path) == [5]
-    with pytest.raises(StorageError, match="worker-00001 was not written within 0.1 s: its worker is gone or stuck"):
+    with pytest.raises(StorageError, match=r"worker-00001 was not written within 0\.1 s: its worker is gone or stuck"):
         complete(Checkpoint(10, 80, 2, uri=uri), timeout_seconds=0.1)
     assert steps(tmp_path) == [5]
     (Path(uri) / "checkpoint.json").write_text("{torn")
