@@ -42,6 +42,9 @@ bench: $(READY) ## how fast stylizing is beside a plain loop, a folder script an
 bench-scale: $(READY) ## what a very large job costs: driver, resume, memory of a worker, 32 workers
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.scale
 
+bench-train: $(READY) ## how fast training is beside plain PyTorch, on two workers, and with checkpoints
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.train_ratio
+
 methods: $(READY) ## train every tiny recipe from three seeds and print the table of measures (forty minutes)
 	$(BIN)/python -m tests.bench.methods_table
 
@@ -51,4 +54,4 @@ clean: ## remove what demo and tests leave behind (not .venv, not the MLflow sto
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-.PHONY: setup demo test faults check format lock bench bench-scale methods clean help
+.PHONY: setup demo test faults check format lock bench bench-scale bench-train methods clean help
