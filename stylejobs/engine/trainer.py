@@ -15,8 +15,10 @@ from stylejobs.engine.session import ray_session
 from stylejobs.engine.train_board import Board, cause, follow
 from stylejobs.engine.train_plan import TrainingPlan, plan_training
 from stylejobs.engine.train_run import RunRecord
-from stylejobs.errors import PartialError, StylejobsError
-from stylejobs.storage import checkpoints, locations
+from stylejobs.errors import PartialError, StorageError
+from stylejobs.storage import locations
+from stylejobs.storage.checkpoints import list_checkpoints
+from stylejobs.storage.lease import hold
 
 __all__ = ["Trained", "plan_training", "register", "train"]
 
@@ -42,8 +44,12 @@ def train(config: TrainConfig, plan: TrainingPlan) -> Trained:
 
     run = plan.run
     tags = {"stylejobs.verb": "train", "stylejobs.training": run.run_id, "stylejobs.config_sha256": run.digest}
+    tags |= code_tags()
     run_name = config.run_name or f"train {config.name}"
-    with MlflowTracker.start(config.experiment, run_name, {**tags, **code_tags()}, run_id=run.mlflow_run_id) as tracker:
+    with (
+        hold(run.uri, "train"),  # also proves that the storage can be written, before hours of work are put into it
+        MlflowTracker.start(config.experiment, run_name, tags, run_id=run.mlflow_run_id) as tracker,
+    ):
         run = run.with_mlflow(tracker.run_id)
         run.write()
         with _resumable(run):
@@ -67,10 +73,11 @@ def _resumable(run: RunRecord) -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             error = PartialError("stopped before the end")
-        with contextlib.suppress(StylejobsError):  # what ended the training is what people must hear of
-            if not checkpoints.list_checkpoints(run.uri):
-                raise error
-        error.resume_with = f"resume={run.folder}"
+        try:
+            has_checkpoint = bool(list_checkpoints(run.uri))
+        except StorageError:
+            has_checkpoint = True  # nobody can say now; the command that goes on will
+        error.resume_with = f"resume={run.folder}" if has_checkpoint else None
         raise error
 
 

@@ -20,9 +20,9 @@ PRICES = "prices.gpu_hour prices.cpu_hour"
 FROZEN = {
     "ingest": f"""source dest max_bad shard_mb row_group_mb max_side labels labels_csv image_column
         {MAX_BAD_OF} {LIMITS} {ACTORS}""",
-    "train": f"""method content style name steps workers min_workers size_px load_px batch precision compile seed threads
-        ema style_size_px sample_every log_every use_gpu worker_cpus storage resume allow max_failures hang_seconds
-        image_column generator.name generator.width
+    "train": f"""method content style name steps workers min_workers size_px load_px batch precision compile seed
+        threads ema style_size_px sample_every log_every use_gpu worker_cpus storage resume allow max_failures
+        hang_seconds image_column generator.name generator.width
         generator.blocks generator.norm generator.upsample generator.tied generator.attention generator.steps
         generator.latent generator.size_px generator.encoder generator.layer critic.name critic.width
         critic.layers critic.norm

@@ -1,5 +1,6 @@
 """The training loop by itself: no Ray, a CycleGAN of a few channels, pictures out of a formula."""
 
+import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,10 +12,10 @@ import torch
 
 from stylejobs.core.ema import Ema
 from stylejobs.core.views import ViewOptions
-from stylejobs.engine.checkpointing import CheckpointSettings, Keeper
+from stylejobs.engine.checkpointing import CheckpointSettings, Keeper, Restored, restore_newest
 from stylejobs.engine.datasets import CropSettings, TrainingBatch
 from stylejobs.engine.group import Group
-from stylejobs.engine.train_settings import TrainSettings, build, read_backbone
+from stylejobs.engine.train_settings import EvaluationSettings, TrainSettings, build, read_backbone
 from stylejobs.engine.training import Training, Watch
 from stylejobs.errors import TrainingError
 from stylejobs.records.codec import Limits, encode_image
@@ -199,3 +200,46 @@ def test_clipped_gradients_are_reported_unclipped(tmp_path):
     _, free = run(prepare(settings(tmp_path / "a", num_images=2)), batches())
     _, clipped = run(prepare(settings(tmp_path / "b", num_images=2, clip_norm=1e-3)), batches())
     assert clipped.logs[0]["gradient_norm/generator"] == free.logs[0]["gradient_norm/generator"] > 1e-3
+
+
+def evaluated(place: Path, **changes) -> TrainSettings:
+    frozen = tuple(picture(seed) for seed in range(8))
+    told = {"every_images": 4, "measure": "content", "content_images": frozen, "style_images": frozen[:1], **changes}
+    checkpoints = CheckpointSettings(str(place / "run"), every=1000)
+    return settings(place, evaluation=EvaluationSettings(**told), checkpoints=checkpoints, style_size_px=96)
+
+
+def test_the_best_measured_checkpoint_becomes_the_package(tmp_path):
+    training, watch = run(prepare(evaluated(tmp_path)), batches())
+    training.save()
+    measured = {log["step"]: log["evaluation/content"] for log in watch.logs if "evaluation/content" in log}
+    assert list(measured) == [2, 4, 6, 8]
+    best = max(measured, key=measured.__getitem__)
+    kept = {checkpoint.step: checkpoint for checkpoint in list_checkpoints(str(tmp_path / "run"))}
+    assert kept[best].score == pytest.approx(measured[best])
+    package = load_package(str(tmp_path / "package"))
+    assert package.package.training["best"]["step"] == best
+    shared = kept[best].read_part("shared").tensors
+    for name, value in package.generator.state_dict().items():
+        assert torch.equal(value, shared[f"average/weights/{name}"]), name
+
+
+def test_it_stops_when_the_measure_does_not_improve(tmp_path):
+    training, watch = run(prepare(evaluated(tmp_path, patience=1, min_gain=10.0)), batches())
+    assert training.images_seen == 8 and training.summary()["stopped_early"]
+    assert watch.events[-1][1] == "stopped: content has not improved for 1 evaluations"
+
+
+def test_pools_of_two_workers_become_those_of_one(tmp_path):
+    told = settings(tmp_path, checkpoints=CheckpointSettings(str(tmp_path / "run"), every=8))
+    training, _ = run(prepare(told), batches())
+    restored = restore_newest(str(tmp_path / "run"), Group(), print)
+    other = copy.deepcopy(restored.own[0])
+    other["memory"]["x_pool"]["images_NCHW"] += 1.0
+    both = Restored(replace(restored.checkpoint, num_workers=2), restored.shared, [restored.own[0], other])
+    again, watch = prepare(told)
+    again.restore(both)
+    pool = again._method.memory["x_pool"].state_dict()["images_NCHW"]
+    assert len(pool) == 3  # as many as one worker had, its size
+    assert torch.equal(pool, restored.own[0]["memory"]["x_pool"]["images_NCHW"])
+    assert again.images_seen == training.images_seen and "2 workers became 1" in watch.events[0][1]

@@ -70,7 +70,7 @@ def test_a_storage_that_goes_away_is_tried_again_then_stops_the_training(
     train: Callable[..., TrainJob], s3_server: tuple[subprocess.Popen, dict[str, str]]
 ) -> None:
     server, environment = s3_server
-    job = train("away", "storage=s3://runs/here", "checkpoint.retry_seconds=5", environment=environment)
+    job = train("away", "storage=s3://runs/here", "checkpoint.retry_seconds=60", environment=environment)
     place = job.wait_for_checkpoint(EVERY).rpartition(": ")[2]
     assert place.startswith("s3://runs/here/away-")
     server.kill()

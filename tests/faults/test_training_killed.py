@@ -22,14 +22,17 @@ from tests.faults.training_job import (
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_the_command_is_killed_and_goes_on(
+def test_a_worker_then_the_command_is_killed(
     train: Callable[..., TrainJob], undisturbed_training: dict, tracking_store: str
 ) -> None:
+    """The training goes on by itself after the one, and with `resume=` after the other."""
     job = train("killed")
-    job.wait_for_checkpoint(2 * EVERY)
+    job.wait_for_checkpoint(EVERY)
+    os.kill(job.workers()[-1], signal.SIGKILL)
+    job.wait_for(r"going on from step \d+ .*")
+    job.wait_for_checkpoint(3 * EVERY)
     job.kill()
-    job.end()
-    assert 2 * EVERY <= newest_step(job.run_uri) < STEPS, "killed too late to prove anything"
+    assert 3 * EVERY <= newest_step(job.run_uri) < STEPS, "killed too late to prove anything"
     (newest, *_) = list_checkpoints(job.run_uri)
     changed = train("killed", "resume=latest", "optim.lr=0.001", "recipe.pool=4")
     code, result = changed.finish()
@@ -42,18 +45,6 @@ def test_the_command_is_killed_and_goes_on(
     code, result = again.finish(600)
     assert code == 0, again.text()
     assert_as_if_undisturbed(again, result, undisturbed_training, tracking_store)
-
-
-def test_a_worker_is_killed_and_the_training_goes_on_by_itself(
-    train: Callable[..., TrainJob], undisturbed_training: dict, tracking_store: str
-) -> None:
-    job = train("worker")
-    job.wait_for_checkpoint(EVERY)
-    os.kill(job.workers()[-1], signal.SIGKILL)
-    job.wait_for(r"going on from step \d+ .*")
-    code, result = job.finish(600)
-    assert code == 0, job.text()
-    assert_as_if_undisturbed(job, result, undisturbed_training, tracking_store)
 
 
 @pytest.fixture

@@ -104,3 +104,16 @@ def test_weights_of_a_backbone_that_are_not_those_wanted(verb: Train, art: Path,
     refused(outcome, f"wanted sha256 {'0' * 64}, got ")
     outcome = verb(*arguments, "backbone.weights=torn.safetensors")
     refused(outcome, "missing 3.squeeze.weight [16, 64, 1, 1]; missing 12.expand3x3.bias [256]")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("resume=latest",), "resume=latest: no run of name=tiny is in storage="),
+        (("resume=../tiny",), "wanted a run of name=tiny in storage="),
+        (("min_workers=2",), "min_workers=2: wanted at most workers=1"),
+        (("augment.scale=2,1",), "wanted LOW,HIGH"),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_said(verb: Train, art: Path, changes: tuple[str, ...], said: str) -> None:
+    refused(verb("method=cyclegan", *TRAIN, "content=shards", f"style={art}", *changes), said)
