@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylejobs.core.draws import Draws
+
 
 def random_crop_flip(image_HWC: Tensor, size_px: int, rng: torch.Generator, load_px: int | None = None) -> Tensor:
     """A square view at a random place, mirrored half of the time.
@@ -38,7 +40,7 @@ def random_crop_flip(image_HWC: Tensor, size_px: int, rng: torch.Generator, load
     return (view_HWC.flip(1) if draw_flip < 0.5 else view_HWC).contiguous()
 
 
-def diff_augment(images_BCHW: Tensor, strength: float, rng: torch.Generator) -> Tensor:
+def diff_augment(images_BCHW: Tensor, strength: float, draws: Draws) -> Tensor:
     """Augments what a critic sees, so that it cannot learn the training images by heart; gradients flow through.
 
     A row is augmented with probability `strength`, else passed on bit for bit. An augmented row gets, in this order:
@@ -56,7 +58,7 @@ def diff_augment(images_BCHW: Tensor, strength: float, rng: torch.Generator) -> 
     Args:
         images_BCHW: float, [-1, 1].
         strength: in [0, 1]; at 0 the very same tensor comes back.
-        rng: a CPU generator.
+        draws: the numbers of these rows.
 
     Returns:
         augmented_BCHW, same shape and dtype; brightness and contrast may leave [-1, 1].
@@ -72,9 +74,9 @@ def diff_augment(images_BCHW: Tensor, strength: float, rng: torch.Generator) -> 
         raise ValueError(f"wanted floats [B, C, H, W]; got {images_BCHW.dtype} {list(images_BCHW.shape)}")
     if strength == 0.0:
         return images_BCHW
-    draws = torch.rand(images_BCHW.shape[0], 8, generator=rng, dtype=torch.float64).tolist()
+    drawn = draws.rand(images_BCHW.shape[0], 8, dtype=torch.float64).tolist()
     # Row by row: batches of critics are small, and slices keep gradients deterministic, which gathers do not.
-    rows = zip(images_BCHW.unbind(0), draws, strict=True)
+    rows = zip(images_BCHW.unbind(0), drawn, strict=True)
     return torch.stack(
         [_augment_row(row_CHW, numbers[1:]) if numbers[0] < strength else row_CHW for row_CHW, numbers in rows]
     )

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from stylejobs.core.draws import Draws
+
 
 class ImagePool:
     """Keeps up to `size` generated images and gives back a mix of new and old ones.
@@ -13,7 +15,8 @@ class ImagePool:
     image at a random place is given back and the new one takes its place; else the new one is given back and not kept.
     Two numbers are drawn for every image once the size is above 0, so that draws do not depend on how full the pool is.
 
-    A pool belongs to one worker; its images are detached copies of their own, on the device of the images that came.
+    A pool belongs to one worker, so once pools are full N workers meet other older images than one does. Its images are
+    detached copies of their own, on the device of the images that came.
 
     Args:
         size: images; 0 keeps none and gives back what comes.
@@ -29,12 +32,12 @@ class ImagePool:
         self.size = size
         self._images: list[Tensor] = []
 
-    def query(self, images_BCHW: Tensor, rng: torch.Generator) -> Tensor:
+    def query(self, images_BCHW: Tensor, draws: Draws) -> Tensor:
         """Takes new images in and gives as many back.
 
         Args:
             images_BCHW: float, [-1, 1]; all images of a pool have one shape.
-            rng: a CPU generator.
+            draws: the numbers of these rows.
 
         Returns:
             images_BCHW, same shape, dtype and device, without a graph; each row is one that came, now or before.
@@ -49,8 +52,8 @@ class ImagePool:
                 f"wanted images of one shape in a pool; it holds {list(self._images[0].shape)}, "
                 f"got {list(images_BCHW.shape[1:])}: keep one pool for every size"
             )
-        draws = torch.rand(images_BCHW.shape[0], 2, generator=rng, dtype=torch.float64).tolist()
-        rows = [self._swap(image, *numbers) for image, numbers in zip(images_BCHW, draws, strict=True)]
+        drawn = draws.rand(images_BCHW.shape[0], 2, dtype=torch.float64).tolist()
+        rows = [self._swap(image, *numbers) for image, numbers in zip(images_BCHW, drawn, strict=True)]
         return torch.stack(rows) if rows else images_BCHW
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylejobs.core.backbone import build_random_backbone
+from stylejobs.core.draws import Draws
 from stylejobs.core.methods import Adain, AdainOptions, Ingredients, Step, build_method, moment_at, take_step
 from stylejobs.core.methods.judges import STYLE_KINDS
 
@@ -24,7 +25,7 @@ def draw(batch: int, seed: int, size_px: int = 32) -> Tensor:
 
 
 def make_step(method, content: Tensor, style: Tensor, number: int = 1) -> Step:
-    moment = moment_at(method.phases, number, 0, 100, torch.Generator().manual_seed(0))
+    moment = moment_at(method.phases, number, 0, 100, Draws(torch.Generator().manual_seed(0)))
     return Step({"content": content, "style": style}, moment)
 
 

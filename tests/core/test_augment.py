@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylejobs.core.augment import diff_augment, patch_mosaic, random_crop_flip
+from stylejobs.core.draws import Draws
 
 
 def numbered(height: int, width: int) -> torch.Tensor:
@@ -82,7 +83,7 @@ def seeded(seed: int) -> torch.Generator:
 def test_strength_0_gives_the_same_tensor_and_draws_nothing():
     images, rng = draw(2, 3, 8, 8), seeded(0)
     before = rng.get_state()
-    assert diff_augment(images, 0.0, rng) is images
+    assert diff_augment(images, 0.0, Draws(rng)) is images
     assert torch.equal(rng.get_state(), before)
 
 
@@ -90,7 +91,7 @@ def test_strength_0_gives_the_same_tensor_and_draws_nothing():
 @given(st.integers(1, 4), st.integers(1, 13), st.integers(1, 13), st.floats(0.01, 1.0), st.integers(0, 2**31))
 def test_an_augmented_batch_keeps_its_shape_and_repeats(batch, height, width, strength, seed):
     images = draw(batch, 3, height, width).float()
-    augmented = [diff_augment(images, strength, seeded(seed)) for _ in range(2)]
+    augmented = [diff_augment(images, strength, Draws(seeded(seed))) for _ in range(2)]
     assert augmented[0].shape == images.shape
     assert augmented[0].dtype == torch.float32
     assert augmented[0].isfinite().all()
@@ -99,17 +100,20 @@ def test_an_augmented_batch_keeps_its_shape_and_repeats(batch, height, width, st
 
 def test_strength_is_the_share_of_rows_that_change():
     images = draw(1, 3, 4, 4).expand(2000, 3, 4, 4)
-    changed = (diff_augment(images, 0.3, seeded(0)) != images).flatten(1).any(dim=1)
+    changed = (diff_augment(images, 0.3, Draws(seeded(0))) != images).flatten(1).any(dim=1)
     # Four standard deviations of a share of 0.3 among 2000.
     assert changed.double().mean().item() == pytest.approx(0.3, abs=0.041)
 
 
 def test_a_row_is_augmented_by_its_own_draws_alone():
     images = draw(3, 3, 9, 7)
-    together = diff_augment(images, 1.0, seeded(4))
+    together = diff_augment(images, 1.0, Draws(seeded(4)))
     rng = seeded(4)
     for row in range(3):
-        assert torch.equal(diff_augment(images[row : row + 1], 1.0, rng), together[row : row + 1])
+        assert torch.equal(diff_augment(images[row : row + 1], 1.0, Draws(rng)), together[row : row + 1])
+    for rank in range(3):
+        alone = diff_augment(images[rank : rank + 1], 1.0, Draws(seeded(4), rank, 3))
+        assert torch.equal(alone, together[rank : rank + 1])
 
 
 def test_colour_translation_and_cutout_against_numpy():
@@ -129,24 +133,24 @@ def test_colour_translation_and_cutout_against_numpy():
     row, column = int(centre_row * 16), int(centre_column * 24)
     inside = (rows >= row - 4) & (rows < row + 4) & (columns >= column - 6) & (columns < column + 6)
     expected[:, inside] = 0
-    np.testing.assert_allclose(diff_augment(images, 1.0, seeded(seed))[0].numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(diff_augment(images, 1.0, Draws(seeded(seed)))[0].numpy(), expected, atol=1e-12)
 
 
 def test_gradients_flow_through_augmented_rows_and_match_finite_differences():
     images = draw(2, 3, 4, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: diff_augment(x, 1.0, seeded(3)).square(), images)
+    assert torch.autograd.gradcheck(lambda x: diff_augment(x, 1.0, Draws(seeded(3))).square(), images)
     # A gradient penalty differentiates twice.
-    assert torch.autograd.gradgradcheck(lambda x: diff_augment(x, 1.0, seeded(3)).square().sum(), images)
-    diff_augment(images, 0.7, seeded(3)).square().sum().backward()
+    assert torch.autograd.gradgradcheck(lambda x: diff_augment(x, 1.0, Draws(seeded(3))).square().sum(), images)
+    diff_augment(images, 0.7, Draws(seeded(3))).square().sum().backward()
     assert (images.grad.flatten(1).abs().sum(dim=1) > 0).all()
 
 
 def test_wrong_strengths_and_images_are_refused():
     for strength in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="strength in"):
-            diff_augment(draw(1, 3, 4, 4), strength, seeded(0))
+            diff_augment(draw(1, 3, 4, 4), strength, Draws(seeded(0)))
     with pytest.raises(ValueError, match="floats"):
-        diff_augment(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), 0.5, seeded(0))
+        diff_augment(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), 0.5, Draws(seeded(0)))
 
 
 @settings(max_examples=40, deadline=None)

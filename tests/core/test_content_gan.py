@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylejobs.core.backbone import build_random_backbone
+from stylejobs.core.draws import Draws
 from stylejobs.core.losses import total_variation
 from stylejobs.core.methods import ContentGan, ContentGanOptions, Ingredients, Step, build_method, moment_at, take_step
 from stylejobs.core.methods.judges import CONTENT_KINDS, STYLE_KINDS, ContentJudge, StyleJudge
@@ -40,7 +41,7 @@ def draw(batch: int, seed: int, size_px: int = 32) -> Tensor:
 
 
 def make_step(method, phase: str, augment: float = 0.0) -> Step:
-    moment = moment_at(method.phases, 1, IMAGES_SEEN[phase], 100, torch.Generator().manual_seed(0), augment)
+    moment = moment_at(method.phases, 1, IMAGES_SEEN[phase], 100, Draws(torch.Generator().manual_seed(0)), augment)
     assert moment.phase.name == phase
     batch = {"content": draw(2, 1), "style": draw(2, 2) * 0.4 + 0.5, "style_domain": torch.tensor([2, 1])}
     return Step(batch, moment)
@@ -232,7 +233,7 @@ def test_options_out_of_range(options, words):
 
 def test_without_a_first_phase_nothing_is_rebuilt():
     method = build(phases=(0.0, 0.25, 0.75), reconstruction_weight=0.0)
-    moment = moment_at(method.phases, 1, 0, 100, torch.Generator())
+    moment = moment_at(method.phases, 1, 0, 100, Draws(torch.Generator()))
     assert moment.phase.name == "critic"
 
 

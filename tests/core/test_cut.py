@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stylejobs.core.draws import Draws
 from stylejobs.core.methods import Cut, Ingredients, Step, build_method, moment_at, take_step
 from stylejobs.core.methods.cut import PatchProjection
 
@@ -23,7 +24,7 @@ def draw(batch: int, seed: int, size_px: int = 32) -> Tensor:
 
 def make_step(method, num_x: int = 2, num_y: int = 3, seed: int = 0, augment: float = 0.0) -> Step:
     rng = torch.Generator().manual_seed(seed)
-    moment = moment_at(method.phases, 1, 0, 100, rng, augment)
+    moment = moment_at(method.phases, 1, 0, 100, Draws(rng), augment)
     return Step({"content": draw(num_x, 1), "style": draw(num_y, 2)}, moment)
 
 
@@ -57,7 +58,7 @@ def nce_by_hand(method, results: list[Tensor], sources: list[Tensor], rng: torch
 def test_the_losses_are_their_formulas():
     method = build(temperature=0.1)
     step = make_step(method)
-    state = step.moment.rng.get_state()
+    state = step.moment.draws.shared.get_state()
     generator = method.take_turn("generator", method.networks, step)
     critic = method.take_turn("critic", method.networks, step)
     x, y = step.batch["content"], step.batch["style"]
@@ -138,7 +139,7 @@ def test_twenty_steps_lower_the_objective(name):
     batch = {"content": draw(1, 1) * 0.5 - 0.3, "style": draw(1, 2) * 0.5 + 0.3}
     found = []
     for number in range(1, 21):
-        step = Step(batch, moment_at(method.phases, number, 0, 100, rng))
+        step = Step(batch, moment_at(method.phases, number, 0, 100, Draws(rng)))
         found.append(take_step(method, method.networks, optimizers, step).losses)
     for term in ("nce", "total/generator", *(["identity"] if name == "cut" else [])):
         assert found[-1][term] < 0.9 * found[0][term], term

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from stylejobs.core.backbone import build_random_backbone
+from stylejobs.core.draws import Draws
 from stylejobs.core.methods import Exemplar, ExemplarOptions, Ingredients, Step, build_method, moment_at, take_step
 from stylejobs.core.methods.adain import Painter
 from stylejobs.core.methods.judges import StyleJudge
@@ -27,7 +28,7 @@ def draw(batch: int, seed: int, size_px: int = 32) -> Tensor:
 
 
 def make_step(method, images_seen: int, number: int = 1, seed: int = 0, augment: float = 0.0) -> Step:
-    moment = moment_at(method.phases, number, images_seen, 100, torch.Generator().manual_seed(seed), augment)
+    moment = moment_at(method.phases, number, images_seen, 100, Draws(torch.Generator().manual_seed(seed)), augment)
     return Step({"content": draw(2, 1), "style": draw(2, 2) * 0.3 + 0.5}, moment)
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from stylejobs.core.backbone import build_random_backbone
+from stylejobs.core.draws import Draws
 from stylejobs.core.losses import feature_loss, gram_distance, gram_matrix, total_variation
 from stylejobs.core.methods import (
     METHODS,
@@ -32,7 +33,7 @@ def build(styles: list[torch.Tensor] | None = None, **options) -> Method:
 
 
 def at(content: torch.Tensor, method: Method) -> Step:
-    return Step({"content": content}, moment_at(method.phases, 1, 0, 100, torch.Generator().manual_seed(0)))
+    return Step({"content": content}, moment_at(method.phases, 1, 0, 100, Draws(torch.Generator().manual_seed(0))))
 
 
 def turn(method: Method, content: torch.Tensor) -> Turn:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from stylejobs.core.augment import patch_mosaic
 from stylejobs.core.backbone import build_random_backbone
+from stylejobs.core.draws import Draws
 from stylejobs.core.methods import Fst, FstOptions, Ingredients, Step, build_method, moment_at, take_step
 from stylejobs.core.methods.judges import CONTENT_KINDS, STYLE_KINDS, ContentJudge, StyleJudge
 
@@ -33,7 +34,7 @@ def make_step(method, phase: str, seed: int = 0, augment: float = 0.0) -> Step:
     index = PHASES.index(phase)
     images_seen = 10_000 * (sum(p.share for p in method.phases[:index]) + method.phases[index].share / 2)
     rng = torch.Generator().manual_seed(seed)
-    moment = moment_at(method.phases, 1, int(images_seen), 10_000, rng, augment)
+    moment = moment_at(method.phases, 1, int(images_seen), 10_000, Draws(rng), augment)
     assert moment.phase.name == phase
     return Step({"content": draw(2, 1), "style": draw(2, 2) * 0.4 + 0.5}, moment)
 
@@ -184,9 +185,12 @@ def test_a_mosaic_is_cut_out_of_the_content():
     method.networks["encoder"].register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     step = make_step(method, "interpolation/all", seed=5)
     method.take_turn("interpolation", method.networks, step)
-    mixed = patch_mosaic(step.batch["content"], 2, torch.Generator().manual_seed(5))
-    assert torch.equal(seen[0], mixed)
-    assert not torch.equal(mixed, step.batch["content"])
+    content = step.batch["content"]
+    seeds = torch.randint(2**31, (2,), generator=torch.Generator().manual_seed(5)).tolist()
+    for row, seed in enumerate(seeds):
+        mixed = patch_mosaic(content[row : row + 1], 2, torch.Generator().manual_seed(seed))
+        assert torch.equal(seen[0][row : row + 1], mixed)
+        assert not torch.equal(mixed, content[row : row + 1])
     assert torch.equal(seen[1], step.batch["style"])
 
 

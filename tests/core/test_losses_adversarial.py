@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stylejobs.core.draws import Draws
 from stylejobs.core.losses import (
     KINDS,
     critic_accuracy,
@@ -143,6 +144,17 @@ def test_accuracy_in_closed_form():
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=20, deadline=None)
+@given(seed=seeds)
+def test_accuracy_of_two_workers_is_in_the_mean_that_of_all_rows(kind, seed):
+    scales = torch.tensor([[1.0], [5.0]]).repeat(3, 1)  # one worker's logits are further apart
+    real, fake = scales * draw((6, 1), seed), scales * draw((6, 1), seed + 1)
+    threshold = (real.mean() + fake.mean()) / 2
+    halves = [critic_accuracy(kind, real[rank::2], fake[rank::2], lambda own: threshold) for rank in (0, 1)]
+    assert sum(halves).item() / 2 == pytest.approx(critic_accuracy(kind, real, fake).item())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds, level=st.floats(-3, 3))
 def test_laws_of_accuracy(kind, seed, level):
     real, fake = draw((5, 1), seed).requires_grad_(), draw((3, 1), seed + 1)
@@ -176,7 +188,7 @@ def test_float32_under_autocast():
             drift_penalty(logits),
             domain_classification(logits, torch.zeros(4, dtype=torch.int64)),
             marginal_entropy(logits),
-            gradient_penalty(watched, image.bfloat16(), image.bfloat16(), rng()),
+            gradient_penalty(watched, image.bfloat16(), image.bfloat16(), Draws(rng())),
             r1_penalty(critic(real), real),
         ]
     assert {result.dtype for result in results} == {torch.float32}
@@ -199,9 +211,9 @@ def test_wrong_inputs_are_refused():
     with pytest.raises(ValueError, match="pass the first"):
         generator_loss("wgan_gp", (torch.zeros(2, 1, 3, 3), torch.zeros(2, 5)))
     with pytest.raises(ValueError, match="of one shape"):
-        gradient_penalty(lambda x: x, image, image[:1], rng())
+        gradient_penalty(lambda x: x, image, image[:1], Draws(rng()))
     with pytest.raises(ValueError, match="logits with 2 rows"):
-        gradient_penalty(lambda x: x.sum(), image, image, rng())
+        gradient_penalty(lambda x: x.sum(), image, image, Draws(rng()))
     with pytest.raises(ValueError, match="requires_grad_"):
         r1_penalty(one, image)
     with pytest.raises(ValueError, match="int64 domains"):

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stylejobs.core.draws import Draws
 from stylejobs.core.pool import ImagePool
 
 
@@ -12,7 +13,7 @@ def numbered(first: int, batch: int) -> torch.Tensor:
 
 
 def run(pool: ImagePool, first: int, steps: int, batch: int, rng: torch.Generator) -> list[float]:
-    given_back = [pool.query(numbered(first + step * batch, batch), rng) for step in range(steps)]
+    given_back = [pool.query(numbered(first + step * batch, batch), Draws(rng)) for step in range(steps)]
     return torch.cat(given_back)[:, 0, 0, 0].tolist()
 
 
@@ -43,7 +44,7 @@ def test_half_of_the_images_are_old_and_every_place_is_swapped():
 def test_size_0_passes_through_without_draws():
     rng, images = torch.Generator().manual_seed(0), numbered(0, 3).clone().requires_grad_()
     before = rng.get_state()
-    back = ImagePool(0).query(images, rng)
+    back = ImagePool(0).query(images, Draws(rng))
     assert torch.equal(back, images)
     assert not back.requires_grad
     assert torch.equal(rng.get_state(), before)
@@ -58,13 +59,29 @@ def test_draws_do_not_depend_on_how_full_the_pool_is():
     assert torch.equal(*states)
 
 
+def test_two_workers_have_draws_of_their_own():
+    """Each has a pool, and of the draws for all rows those for its own."""
+    drawn = torch.rand(8, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for rank in (0, 1):
+        pool = ImagePool(4)
+        pool.load_state_dict({"images_NCHW": numbered(0, 4)})
+        back = pool.query(numbered(10, 4), Draws(torch.Generator().manual_seed(3), rank, 2))[:, 0, 0, 0].tolist()
+        kept = [0.0, 1.0, 2.0, 3.0]
+        for row, (coin, place) in enumerate(drawn[rank::2].tolist()):
+            swapped = coin >= 0.5
+            assert back[row] == (kept[int(4 * place)] if swapped else 10 + row)
+            kept[int(4 * place)] = 10 + row if swapped else kept[int(4 * place)]
+    assert drawn[:, 0].min() < 0.5
+    assert drawn[:, 0].max() > 0.5
+
+
 def test_kept_images_are_detached_copies():
     pool, rng = ImagePool(1), torch.Generator().manual_seed(0)
     images = torch.ones(1, 3, 2, 2, requires_grad=True)
-    assert not pool.query(images * 1.0, rng).requires_grad
+    assert not pool.query(images * 1.0, Draws(rng)).requires_grad
     buffer = torch.full((1, 3, 2, 2), 5.0)
     pool = ImagePool(1)
-    pool.query(buffer, rng)
+    pool.query(buffer, Draws(rng))
     buffer.zero_()
     assert (pool.state_dict()["images_NCHW"] == 5.0).all()
 
@@ -91,19 +108,19 @@ def test_an_empty_pool_saves_and_loads():
 def test_a_loaded_pool_gives_images_of_the_dtype_and_device_that_come():
     pool, rng = ImagePool(2), torch.Generator().manual_seed(0)
     pool.load_state_dict({"images_NCHW": numbered(0, 2).double()})
-    back = pool.query(numbered(2, 8), rng)
+    back = pool.query(numbered(2, 8), Draws(rng))
     assert back.dtype == torch.float32
     assert back[:, 0, 0, 0].tolist() != list(range(2, 10))
 
 
 def test_wrong_sizes_and_shapes_are_refused():
     pool, rng = ImagePool(2), torch.Generator().manual_seed(0)
-    pool.query(numbered(0, 1), rng)
+    pool.query(numbered(0, 1), Draws(rng))
     with pytest.raises(ValueError, match="one shape"):
-        pool.query(torch.zeros(1, 3, 4, 4), rng)
+        pool.query(torch.zeros(1, 3, 4, 4), Draws(rng))
     with pytest.raises(ValueError, match="at most 2 images"):
         pool.load_state_dict({"images_NCHW": numbered(0, 3)})
     with pytest.raises(ValueError, match="size >= 0"):
         ImagePool(-1)
     with pytest.raises(ValueError, match="B, C, H, W"):
-        pool.query(torch.zeros(3, 2, 2), rng)
+        pool.query(torch.zeros(3, 2, 2), Draws(rng))

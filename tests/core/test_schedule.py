@@ -3,9 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stylejobs.core.draws import Draws
 from stylejobs.core.methods import Curve, InverseDecay, Phase, linear_decay, moment_at
 
-RNG = torch.Generator()
+DRAWS = Draws(torch.Generator())
 TWO = (
     Phase("warm", 0.25, ("a",), {"content": 2.0, "style": Curve(((0.0, 0.0), (1.0, 4.0)))}),
     Phase("main", 0.75, ("a", "b"), every={"a": 5}),
@@ -48,36 +49,36 @@ def test_curves_out_of_order_are_refused(points):
 
 
 def test_phases_follow_images_seen():
-    names = [moment_at(TWO, 1, seen, 100, RNG).phase.name for seen in (0, 24, 25, 99, 100, 130)]
+    names = [moment_at(TWO, 1, seen, 100, DRAWS).phase.name for seen in (0, 24, 25, 99, 100, 130)]
     assert names == ["warm", "warm", "main", "main", "main", "main"]
-    assert moment_at(TWO, 1, 50, 100, RNG).share == 0.5
-    assert moment_at(TWO, 1, 130, 100, RNG).share == 1.0
+    assert moment_at(TWO, 1, 50, 100, DRAWS).share == 0.5
+    assert moment_at(TWO, 1, 130, 100, DRAWS).share == 1.0
 
 
 def test_weights_of_a_phase_run_over_the_phase():
-    weights = [moment_at(TWO, 1, seen, 1000, RNG).weights for seen in (0, 125, 249)]
+    weights = [moment_at(TWO, 1, seen, 1000, DRAWS).weights for seen in (0, 125, 249)]
     assert [w["style"] for w in weights] == pytest.approx([0.0, 2.0, 3.984])
     assert {w["content"] for w in weights} == {2.0}
-    assert moment_at(TWO, 1, 250, 1000, RNG).weights == {}
+    assert moment_at(TWO, 1, 250, 1000, DRAWS).weights == {}
 
 
 @given(st.integers(1, 64), st.integers(1, 8), st.integers(0, 500))
 def test_the_number_of_workers_does_not_change_the_recipe(batch, workers, step):
     """What holds after n images holds after n images, however many workers saw them."""
     seen = step * batch * workers
-    one = moment_at(TWO, step * workers + 1, seen, 10_000, RNG)
-    many = moment_at(TWO, step + 1, seen, 10_000, RNG)
+    one = moment_at(TWO, step * workers + 1, seen, 10_000, DRAWS)
+    many = moment_at(TWO, step + 1, seen, 10_000, DRAWS)
     assert (one.phase, one.weights, one.share) == (many.phase, many.weights, many.share)
 
 
 def test_some_players_move_more_rarely():
-    moves = [moment_at(TWO, step, 50, 100, RNG).moves("a") for step in range(1, 11)]
+    moves = [moment_at(TWO, step, 50, 100, DRAWS).moves("a") for step in range(1, 11)]
     assert [index + 1 for index, moved in enumerate(moves) if moved] == [5, 10]
-    assert all(moment_at(TWO, step, 50, 100, RNG).moves("b") for step in range(1, 11))
+    assert all(moment_at(TWO, step, 50, 100, DRAWS).moves("b") for step in range(1, 11))
 
 
 def test_shares_that_do_not_add_up_are_refused():
     with pytest.raises(ValueError, match="add up to 1"):
-        moment_at((Phase("a", 0.5, ("x",)),), 1, 0, 10, RNG)
+        moment_at((Phase("a", 0.5, ("x",)),), 1, 0, 10, DRAWS)
     with pytest.raises(ValueError, match="add up to 1"):
-        moment_at((), 1, 0, 10, RNG)
+        moment_at((), 1, 0, 10, DRAWS)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stylejobs.core.backbone import build_random_backbone
+from stylejobs.core.draws import Draws
 from stylejobs.core.methods import Ingredients, Method, Step, build_method, moment_at, take_step
 from stylejobs.core.networks import build_network
 from stylejobs.core.networks.critics import build_critic
@@ -155,7 +156,7 @@ def fast_losses() -> list[float]:
     losses = []
     for step in range(20):
         batch = {"content": torch.cat([picture(40, 40, 0.2 + 0.05 * step), picture(40, 40, 0.7)])}
-        moment = moment_at(method.phases, step + 1, 2 * step, 40, torch.Generator())
+        moment = moment_at(method.phases, step + 1, 2 * step, 40, Draws(torch.Generator()))
         taken = take_step(method, method.networks, optimizers, Step(batch, moment))
         losses.append(round(taken.losses["total/generator"].item(), 6))
     return losses
@@ -171,7 +172,7 @@ def curve(method: Method, totals: tuple[str, ...]) -> list[float]:
         content = torch.cat([picture(32, 32, 0.2 + 0.05 * step), picture(32, 32, 0.7)])
         style = 0.5 * torch.cat([picture(32, 32, 1.1), picture(32, 32, 1.3 + 0.05 * step)]).abs()
         batch = {"content": content, "style": style, "style_domain": torch.tensor([1, 1])}
-        moment = moment_at(method.phases, step + 1, 2 * step, 40, rng)
+        moment = moment_at(method.phases, step + 1, 2 * step, 40, Draws(rng))
         taken = take_step(method, method.networks, optimizers, Step(batch, moment))
         losses += [round(taken.losses[name].item(), 6) for name in totals if name in taken.losses]
     return losses

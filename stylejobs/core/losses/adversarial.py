@@ -1,6 +1,5 @@
 """What critics and generators want of each other. Critics give logits; every loss here is to be minimised."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -8,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylejobs.core.choices import choose
+from stylejobs.core.draws import Draws, Mean, mean_of_one
 from stylejobs.core.precision import widen
 
 Logits = Tensor | Sequence[Tensor]
@@ -86,7 +86,7 @@ def generator_loss(kind: str, fake_logits: Logits) -> Tensor:
     return torch.stack([loss(fake) for fake in _list_scales(fake_logits)]).mean()
 
 
-def critic_accuracy(kind: str, real_logits: Logits, fake_logits: Logits) -> Tensor:
+def critic_accuracy(kind: str, real_logits: Logits, fake_logits: Logits, mean: Mean = mean_of_one) -> Tensor:
     """How often the critic is right: (share of r > t + share of f <= t) / 2.
 
     The threshold t is 0 (vanilla, hinge), 1/2 (lsgan), or half-way between the means of r and f (wgan_gp).
@@ -95,9 +95,11 @@ def critic_accuracy(kind: str, real_logits: Logits, fake_logits: Logits) -> Tens
         kind: one of KINDS.
         real_logits: any shape, or a sequence of such (scales, averaged).
         fake_logits: as many scales.
+        mean: over all workers, so that of wgan_gp all have one threshold; other kinds do not call it.
 
     Returns:
-        Scalar in [0, 1], float32, without gradient; 1/2 for a critic that says the same of everything.
+        Scalar in [0, 1], float32, without gradient; 1/2 for a critic that says the same of everything. Its mean over
+        workers is the accuracy on the rows of all.
 
     Raises:
         ValueError: as for `critic_loss`.
@@ -109,15 +111,13 @@ def critic_accuracy(kind: str, real_logits: Logits, fake_logits: Logits) -> Tens
     shares = []
     for real, fake in _pair_scales(real_logits, fake_logits):
         real, fake = real.detach(), fake.detach()
-        threshold = _THRESHOLDS.get(kind, (real.mean() + fake.mean()) / 2.0)
+        threshold = _THRESHOLDS[kind] if kind in _THRESHOLDS else mean((real.mean() + fake.mean()) / 2.0)
         right_real, right_fake = (real > threshold).float().mean(), (fake <= threshold).float().mean()
         shares.append((right_real + right_fake) / 2.0)
     return torch.stack(shares).mean()
 
 
-def gradient_penalty(
-    critic: Callable[[Tensor], object], real_BCHW: Tensor, fake_BCHW: Tensor, rng: torch.Generator
-) -> Tensor:
+def gradient_penalty(critic: Callable[[Tensor], object], real_BCHW: Tensor, fake_BCHW: Tensor, draws: Draws) -> Tensor:
     """How far the critic's slope is from 1: mean over b of (|grad of D at x_b| - 1)^2, x = e real + (1 - e) fake.
 
     e is uniform in [0, 1], one for each pair. D(x) is the mean of the logits of an image. Needs a critic whose rows do
@@ -127,7 +127,7 @@ def gradient_penalty(
         critic: images to logits, a list of logits (scales, averaged), or a tuple whose first entry is either.
         real_BCHW: float, [-1, 1].
         fake_BCHW: same shape; row b is paired with row b of `real_BCHW`. No gradient flows to either.
-        rng: a CPU generator; B numbers are drawn.
+        draws: the numbers of these pairs, one each.
 
     Returns:
         Scalar >= 0, unweighted (the paper's weight is 10), differentiable in the critic's weights.
@@ -144,7 +144,7 @@ def gradient_penalty(
             f"wanted real and fake images of one shape; got {list(real_BCHW.shape)} and {list(fake_BCHW.shape)}"
         )
     real_BCHW, fake_BCHW = widen(real_BCHW.detach()), widen(fake_BCHW.detach())
-    share_B = torch.rand(real_BCHW.shape[0], generator=rng).to(real_BCHW)
+    share_B = draws.rand(real_BCHW.shape[0]).to(real_BCHW)
     share_B111 = share_B.reshape(-1, *(1 for _ in real_BCHW.shape[1:]))
     mixed_BCHW = (share_B111 * real_BCHW + (1.0 - share_B111) * fake_BCHW).requires_grad_()
     with torch.autocast(mixed_BCHW.device.type, enabled=False):
@@ -220,14 +220,17 @@ def domain_classification(domain_logits_BK: Tensor, domain_B: Tensor) -> Tensor:
     return F.cross_entropy(widen(domain_logits_BK), domain_B)
 
 
-def marginal_entropy(logits_BK: Tensor) -> Tensor:
+def marginal_entropy(logits_BK: Tensor, mean: Mean = mean_of_one) -> Tensor:
     """Entropy of the batch's mean prediction: -sum over k of p_k log p_k, p = mean over b of softmax(logits_b).
 
     High where a batch as a whole is diverse: subtract alpha times it from a generator's loss. K = 1 is a yes or no,
-    p = mean of sigmoid. Not a mean over rows: the entropy of a batch is no mean of those of its halves.
+    p = mean of sigmoid. Not a mean over rows: the entropy of a batch is no mean of those of its halves. So p is that of
+    the rows of all workers, as a value; the gradient flows to this worker's rows, and its mean over workers is exactly
+    that of the entropy of all rows.
 
     Args:
         logits_BK: B >= 1, K >= 1, any float dtype.
+        mean: over all workers, each with as many rows; called once.
 
     Returns:
         Scalar in [0, log K] (log 2 for K = 1), float32 (float64 for float64 logits), in nats.
@@ -245,9 +248,10 @@ def marginal_entropy(logits_BK: Tensor) -> Tensor:
     logits_BK = widen(logits_BK)
     if logits_BK.shape[1] == 1:
         logits_BK = torch.cat([logits_BK, torch.zeros_like(logits_BK)], dim=1)
-    # In logarithms throughout: p log p has no finite slope where p has rounded to 0.
-    log_p_K = logits_BK.log_softmax(dim=1).logsumexp(dim=0) - math.log(logits_BK.shape[0])
-    return -(log_p_K.exp() * log_p_K).sum()
+    own_K = logits_BK.softmax(dim=1).mean(dim=0)
+    p_K = own_K + (mean(own_K.detach()) - own_K.detach())
+    # Where p has rounded to 0, log p has no finite slope.
+    return -(p_K * p_K.clamp_min(torch.finfo(p_K.dtype).tiny).log()).sum()
 
 
 def _slope(logits: Logits, image_BCHW: Tensor) -> Tensor:

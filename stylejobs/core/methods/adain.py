@@ -115,7 +115,7 @@ class Painter:
         return Turn(
             {
                 "content": feature_loss(*scale_to_target(found_BCHW, target_BCHW.detach())),
-                "style": self._judge(stylized_BCHW, style_BCHW, step.moment.rng),
+                "style": self._judge(stylized_BCHW, style_BCHW, step.moment.draws.shared),
                 "tv": total_variation(stylized_BCHW),
             }
         )

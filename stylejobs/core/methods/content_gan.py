@@ -142,9 +142,9 @@ class ContentGan(Method):
             contents_BCHW = _repeat(content_BCHW, stylized_BCHW)
             terms["content"] = self._content(stylized_BCHW, contents_BCHW)
             # Only the first rows are made for the style images of this batch: see `_stylize`.
-            terms["style"] = self._style(stylized_BCHW[: style_BCHW.shape[0]], style_BCHW, moment.rng)
+            terms["style"] = self._style(stylized_BCHW[: style_BCHW.shape[0]], style_BCHW, moment.draws.shared)
             terms["tv"] = total_variation(stylized_BCHW)
-            seen_BCHW = diff_augment(stylized_BCHW, moment.augment, moment.rng)
+            seen_BCHW = diff_augment(stylized_BCHW, moment.augment, moment.draws)
             terms["adversarial"] = generator_loss(self._o.gan, networks["critic"](seen_BCHW))
         return Turn(terms)
 
@@ -162,7 +162,7 @@ class ContentGan(Method):
         content_BCHW = step.batch["content"]
         if self.generator_name != "style_modulated":
             return networks["generator"](content_BCHW, self._codes(step.batch["style_domain"], content_BCHW))
-        latents_BZ = torch.randn(content_BCHW.shape[0], self.generator.style_dim, generator=step.moment.rng)
+        latents_BZ = step.moment.draws.randn(content_BCHW.shape[0], self.generator.style_dim)
         codes = [networks["style_encoder"](step.batch["style"]), networks["mapping"](latents_BZ.to(content_BCHW))]
         return networks["synthesis"](torch.cat([content_BCHW, content_BCHW]), torch.cat(codes))
 

@@ -128,16 +128,15 @@ class Cut(Method):
         identity = self.weight("identity", moment) > 0.0
         # Rows do not see each other, so one pass carries x to Y and shows y to the same generator.
         sources_BCHW = torch.cat([x_BCHW, step.batch["style"]]) if identity else x_BCHW
-        results_BCHW, queries, keys = self._translate(networks["generator"], sources_BCHW, moment.rng)
+        results_BCHW, queries, keys = self._translate(networks["generator"], sources_BCHW, moment.draws.shared)
         # The places are those of all rows, as in the authors' code.
-        places = [
-            torch.randperm(key.shape[2] * key.shape[3], generator=moment.rng)[: self._o.num_patches] for key in keys
-        ]
+        rng, num_patches = moment.draws.shared, self._o.num_patches
+        places = [torch.randperm(key.shape[2] * key.shape[3], generator=rng)[:num_patches] for key in keys]
         queries = networks["projection"](queries, places)
         with torch.no_grad():
             keys = networks["projection"](keys, places)
         step.kept["stylized"] = results_BCHW[:num_x].detach()
-        logits = networks["critic"](diff_augment(results_BCHW[:num_x], moment.augment, moment.rng))
+        logits = networks["critic"](diff_augment(results_BCHW[:num_x], moment.augment, moment.draws))
         terms = {"adversarial": generator_loss(self._o.gan, logits), "nce": self._nce(queries, keys, slice(num_x))}
         if identity:
             terms["identity"] = self._nce(queries, keys, slice(num_x, None))

@@ -151,8 +151,8 @@ class Cyclegan(Method):
 
     def _train_critics(self, networks: Mapping[str, nn.Module], step: Step) -> Turn:
         x_BCHW, y_BCHW, moment = step.batch["content"], step.batch["style"], step.moment
-        fake_x_BCHW = self._x_pool.query(step.kept["fake_x"], moment.rng)
-        fake_y_BCHW = self._y_pool.query(step.kept["stylized"], moment.rng)
+        fake_x_BCHW = self._x_pool.query(step.kept["fake_x"], moment.draws)
+        fake_y_BCHW = self._y_pool.query(step.kept["stylized"], moment.draws)
         all_x_BCHW, all_y_BCHW = torch.cat([x_BCHW, fake_x_BCHW]), torch.cat([y_BCHW, fake_y_BCHW])
         x_logits, y_logits, domain_logits_BK = self._judge(networks, all_x_BCHW, all_y_BCHW, moment)
         (real_x, fake_x), (real_y, fake_y) = split_rows(x_logits, len(x_BCHW)), split_rows(y_logits, len(y_BCHW))
@@ -172,7 +172,7 @@ class Cyclegan(Method):
         self, networks: Mapping[str, nn.Module], x_BCHW: Tensor, y_BCHW: Tensor, moment: Moment
     ) -> tuple[Any, Any, Tensor | None]:
         """(logits of x, logits of y, domain logits of x and y together, where there is a domain head)."""
-        x_BCHW, y_BCHW = (diff_augment(images, moment.augment, moment.rng) for images in (x_BCHW, y_BCHW))
+        x_BCHW, y_BCHW = (diff_augment(images, moment.augment, moment.draws) for images in (x_BCHW, y_BCHW))
         if not self._shares_critic:
             return networks["critic_x"](x_BCHW), networks["critic_y"](y_BCHW), None
         logits_B1HW, domain_logits_BK = networks["critic"](torch.cat([x_BCHW, y_BCHW]))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -71,7 +70,7 @@ class ExemplarOptions:
 class Exemplar(Method):
     """Step 1: WGAN-GP between noise and the style domain. Step 2: AdaIN whose styles are exemplars drawn from noise.
 
-    The entropy is no mean over rows, so with several workers each one's is that of its own share of the batch.
+    The entropy is no mean over rows; with several workers it is that of the rows of all of them.
 
     Args:
         ingredients: `generator` holds options of the `exemplar` network, `critic` of the `dcgan` critic.
@@ -136,7 +135,7 @@ class Exemplar(Method):
     def _draw(self, networks: Mapping[str, nn.Module], step: Step) -> Tensor:
         """An exemplar for every row of the batch, out of the step's noise."""
         like_BCHW = step.batch["content"]
-        z_BD = torch.randn(like_BCHW.shape[0], self.generator.latent, generator=step.moment.rng)
+        z_BD = step.moment.draws.randn(like_BCHW.shape[0], self.generator.latent)
         return networks["exemplars"](z_BD.to(like_BCHW))
 
     def _judge(self, networks: Mapping[str, nn.Module], step: Step) -> Turn:
@@ -146,15 +145,15 @@ class Exemplar(Method):
         real, fake = judge(critic, real_BCHW, fake_BCHW, moment)
         terms = {
             "critic": critic_loss(_GAN, real, fake),
-            "gradient_penalty": gradient_penalty(critic, real_BCHW, fake_BCHW, moment.rng),
+            "gradient_penalty": gradient_penalty(critic, real_BCHW, fake_BCHW, moment.draws),
             "drift": drift_penalty(real),
         }
-        return Turn(terms, {"accuracy": critic_accuracy(_GAN, real, fake)})
+        return Turn(terms, {"accuracy": critic_accuracy(_GAN, real, fake, moment.mean)})
 
     def _invent(self, networks: Mapping[str, nn.Module], step: Step) -> Turn:
-        fake_BCHW = self._draw(networks, step)
-        logits = networks["critic"](diff_augment(fake_BCHW, step.moment.augment, step.moment.rng))
-        return Turn({"adversarial": generator_loss(_GAN, logits), "entropy": -marginal_entropy(logits)})
+        fake_BCHW, moment = self._draw(networks, step), step.moment
+        logits = networks["critic"](diff_augment(fake_BCHW, moment.augment, moment.draws))
+        return Turn({"adversarial": generator_loss(_GAN, logits), "entropy": -marginal_entropy(logits, moment.mean)})
 
     def _fit(self, style_BCHW: Tensor) -> Tensor:
         """Style images at the size of exemplars."""

@@ -45,7 +45,8 @@ class FstOptions:
         content_weight, style_weight, adversarial_weight: of all stages.
         learning_rate: of Adam, for all players; `critic_learning_rate` None takes the same.
         phases: shares of the training of the three stages.
-        mosaic: content images are cut into mosaic x mosaic patches and mixed; 1 leaves them whole.
+        mosaic: content images are cut into mosaic x mosaic patches, which change places within the image; 1 leaves
+            them whole.
     """
 
     gan: str = "lsgan"
@@ -171,7 +172,13 @@ class Fst(Method):
         return self._judge(networks, step, [stylized_BCHW], content_BCHW, step.batch["style"])
 
     def _contents(self, step: Step) -> Tensor:
-        return patch_mosaic(step.batch["content"], self._o.mosaic, step.moment.rng)
+        """The content as mosaics, each image of its own patches: the other rows may be on other workers."""
+        content_BCHW = step.batch["content"]
+        if self._o.mosaic == 1:
+            return content_BCHW
+        seeds = step.moment.draws.randint(2**31, len(content_BCHW)).tolist()
+        rows = zip(content_BCHW.split(1), (torch.Generator().manual_seed(seed) for seed in seeds), strict=True)
+        return torch.cat([patch_mosaic(row_1CHW, self._o.mosaic, rng) for row_1CHW, rng in rows])
 
     def _encoded(
         self, networks: Mapping[str, nn.Module], content_BCHW: Tensor, style_BCHW: Tensor
@@ -191,7 +198,7 @@ class Fst(Method):
         """Losses of one image for every row, or of several that become better, the last of which counts fully."""
         losses = {
             "content": lambda image: self._content(image, content_BCHW),
-            "style": lambda image: self._style(image, style_BCHW, step.moment.rng),
+            "style": lambda image: self._style(image, style_BCHW, step.moment.draws.shared),
         }
         terms = {}
         for name, loss in losses.items():
@@ -200,7 +207,7 @@ class Fst(Method):
                 judged = [share * loss(image) for share, image in zip(shares, images, strict=True)]
                 terms[name] = torch.stack(judged).sum() / sum(shares)
         if self.weight("adversarial", step.moment):
-            seen_BCHW = diff_augment(images[-1], step.moment.augment, step.moment.rng)
+            seen_BCHW = diff_augment(images[-1], step.moment.augment, step.moment.draws)
             terms["adversarial"] = generator_loss(self._o.gan, networks["critic"](seen_BCHW))
         return Turn(terms)
 

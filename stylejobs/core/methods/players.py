@@ -71,7 +71,7 @@ def build_plain_critic(method: str, ingredients: Ingredients) -> nn.Module:
 
 def judge(critic: nn.Module, real_BCHW: Tensor, fake_BCHW: Tensor, moment: Moment) -> tuple[Any, Any]:
     """(logits of the real images, logits of the fakes), augmented as the moment says, by one pass of the critic."""
-    seen_BCHW = diff_augment(torch.cat([real_BCHW, fake_BCHW]), moment.augment, moment.rng)
+    seen_BCHW = diff_augment(torch.cat([real_BCHW, fake_BCHW]), moment.augment, moment.draws)
     return split_rows(critic(seen_BCHW), len(real_BCHW))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from types import MappingProxyType
 
-import torch
+from stylejobs.core.draws import Draws, Mean, mean_of_one
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ class Moment:
         images_seen: by all workers, before this step; of `num_images` in all.
         share: of the training that is done, in [0, 1].
         weights: of the loss terms that this phase changes.
-        rng: this worker's CPU generator, for every draw of the step.
+        draws: every draw of the step, from one generator that is the same on all workers.
         augment: strength of the critics' differentiable augmentation, in [0, 1].
+        mean: over all workers, for what is no mean over rows; a turn calls it on every worker or on none.
     """
 
     step: int
@@ -94,8 +95,9 @@ class Moment:
     num_images: int
     phase: Phase
     weights: Mapping[str, float]
-    rng: torch.Generator
+    draws: Draws
     augment: float = 0.0
+    mean: Mean = mean_of_one
 
     @property
     def share(self) -> float:
@@ -111,8 +113,9 @@ def moment_at(
     step: int,
     images_seen: int,
     num_images: int,
-    rng: torch.Generator,
+    draws: Draws,
     augment: float = 0.0,
+    mean: Mean = mean_of_one,
 ) -> Moment:
     """The moment of a training of `num_images` images; see `Moment` for the arguments.
 
@@ -129,4 +132,4 @@ def moment_at(
     weights = {
         name: weight.at(phase_done) if isinstance(weight, Curve) else weight for name, weight in phase.weights.items()
     }
-    return Moment(step, images_seen, num_images, phase, weights, rng, augment)
+    return Moment(step, images_seen, num_images, phase, weights, draws, augment, mean)

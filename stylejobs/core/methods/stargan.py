@@ -131,7 +131,7 @@ class Stargan(Method):
         real_BCHW, domain_B = self._gather(step)
         fake_BCHW, target_B = self._translate(networks["generator"], step)
         again_BCHW = networks["generator"](fake_BCHW, self._label(domain_B, fake_BCHW))
-        seen_BCHW = diff_augment(fake_BCHW, step.moment.augment, step.moment.rng)
+        seen_BCHW = diff_augment(fake_BCHW, step.moment.augment, step.moment.draws)
         logits_B1HW, domain_logits_BK = networks["critic"](seen_BCHW)
         terms = {
             "adversarial": generator_loss(self._o.gan, logits_B1HW),
@@ -151,7 +151,7 @@ class Stargan(Method):
             with torch.no_grad():
                 self._translate(networks["generator"], step)
         both_BCHW = torch.cat([real_BCHW, step.kept["fake"]])
-        both_BCHW = diff_augment(both_BCHW, moment.augment, moment.rng)
+        both_BCHW = diff_augment(both_BCHW, moment.augment, moment.draws)
         logits_B1HW, domain_logits_BK = networks["critic"](both_BCHW)
         real, fake = split_rows(logits_B1HW, len(real_BCHW))
         terms = {
@@ -162,8 +162,8 @@ class Stargan(Method):
         }
         if self.weight("gradient_penalty", moment) > 0.0:
             halves = split_rows(both_BCHW, len(real_BCHW))
-            terms["gradient_penalty"] = gradient_penalty(networks["critic"], *halves, moment.rng)
-        return Turn(terms, {"accuracy": critic_accuracy(self._o.gan, real, fake)})
+            terms["gradient_penalty"] = gradient_penalty(networks["critic"], *halves, moment.draws)
+        return Turn(terms, {"accuracy": critic_accuracy(self._o.gan, real, fake, moment.mean)})
 
     def _gather(self, step: Step) -> tuple[Tensor, Tensor]:
         """(real images of all domains, their domains)."""
@@ -174,7 +174,7 @@ class Stargan(Method):
     def _translate(self, generator: nn.Module, step: Step) -> tuple[Tensor, Tensor]:
         """(all images in domains that are drawn, these domains); keeps the images for the critic."""
         real_BCHW, domain_B = self._gather(step)
-        target_B = torch.randint(len(self._domains), domain_B.shape, generator=step.moment.rng).to(domain_B.device)
+        target_B = step.moment.draws.randint(len(self._domains), len(domain_B)).to(domain_B.device)
         fake_BCHW = generator(real_BCHW, self._label(target_B, real_BCHW))
         step.kept.update(fake=fake_BCHW.detach(), stylized=fake_BCHW.detach()[: len(step.batch["content"])])
         return fake_BCHW, target_B
