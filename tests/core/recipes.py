@@ -26,8 +26,6 @@ class Recipe(NamedTuple):
         size_px: side of the images.
         backbone: whether there is a (random) one.
         domains: how many there are, that of the content included.
-        same_draws: whether the draws of a turn do not depend on the size of the batch: then two workers with the same
-            draws give exactly the gradient of one. Methods without it test that in their own file.
         num_steps: of a whole training: enough for every player of every phase to move.
     """
 
@@ -38,13 +36,12 @@ class Recipe(NamedTuple):
     size_px: int = 32
     backbone: bool = False
     domains: int = 2
-    same_draws: bool = True
     num_steps: int = 6
 
 
 RECIPES = {
     "fast": Recipe("fast", RESNET, backbone=True),
-    "cyclegan": Recipe("cyclegan", RESNET, PATCH, {"pool": 3}),
+    "cyclegan": Recipe("cyclegan", RESNET, PATCH, {"pool": 4}),
     "cyclegan without identity": Recipe("cyclegan", RESNET, PATCH, {"identity_weight": 0.0}),
     "cyclegan with adapters": Recipe("cyclegan", RESNET, PATCH, {"adapters": True}),
     "cyclegan with a shared trunk": Recipe("cyclegan", RESNET, PATCH, {"share_trunk": True}),
@@ -52,9 +49,13 @@ RECIPES = {
     "cyclegan with scales": Recipe("cyclegan", RESNET, {"name": "multiscale", "scales": 2, **PATCH}),
     "cut": Recipe("cut", {"width": 4, "blocks": 2}, PATCH, {"num_patches": 16}),
     "fastcut": Recipe("fastcut", {"width": 4, "blocks": 2}, PATCH, {"num_patches": 16}),
-    "stargan": Recipe("stargan", RESNET, {"width": 4, "layers": 2}, {"critic_steps": 2}, domains=3, same_draws=False),
+    "stargan": Recipe(
+        "stargan", RESNET, {"width": 4, "layers": 2}, {"critic_steps": 2, "identity_weight": 5.0}, domains=3
+    ),
     "adain": Recipe("adain", {"width_scale": 0.1}, backbone=True),
-    "adain with attention": Recipe("adain", {"width_scale": 0.1, "attention": True, "grid": 2}, backbone=True),
+    "adain with attention": Recipe(
+        "adain", {"width_scale": 0.1, "attention": True, "grid": 2}, options={"style_kind": "sliced"}, backbone=True
+    ),
     "content_gan": Recipe("content_gan", RESNET, PATCH, {"phases": THIRDS}, backbone=True),
     "content_gan with labels": Recipe(
         "content_gan", {"name": "label_conditioned", **RESNET}, PATCH, {"phases": THIRDS}, backbone=True, domains=3
@@ -65,7 +66,6 @@ RECIPES = {
         PATCH,
         {"phases": THIRDS},
         backbone=True,
-        same_draws=False,
     ),
     "exemplar": Recipe(
         "exemplar",
@@ -73,9 +73,8 @@ RECIPES = {
         {"width": 4},
         {"critic_steps": 2},
         backbone=True,
-        same_draws=False,
     ),
-    "fst": Recipe("fst", {"width": 4, "steps": 2}, PATCH, {"phases": THIRDS}, backbone=True, num_steps=9),
+    "fst": Recipe("fst", {"width": 4, "steps": 2}, PATCH, {"phases": THIRDS, "mosaic": 2}, backbone=True, num_steps=9),
 }
 
 

@@ -8,13 +8,14 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from stylejobs.core.draws import Draws
 from stylejobs.core.methods import (
     METHODS,
     PRESETS,
@@ -25,22 +26,32 @@ from stylejobs.core.methods import (
 )
 from stylejobs.core.networks import build_network
 from tests.core.recipes import RECIPES, Recipe, build, draw, draw_batch
+from tests.core.workers import Seat, build_double, check_alike, take_turns
 
+ALONE = Seat()
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 
 
 class Worker:
     """A training without its loop: what a checkpoint holds, and steps spread equally over the phases."""
 
-    def __init__(self, recipe: Recipe, seed: int = 0, wrap: Callable[[nn.Module], nn.Module] = lambda network: network):
-        self.recipe, self.method = recipe, build(recipe)
+    def __init__(
+        self,
+        recipe: Recipe,
+        seed: int = 0,
+        seat: Seat = ALONE,
+        wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
+    ):
+        self.recipe, self.method, self.seat = recipe, build(recipe), seat
         self.networks = {name: wrap(network) for name, network in self.method.networks.items()}
         self.optimizers = self.method.build_optimizers(self.networks)
         self.rng = torch.Generator().manual_seed(seed)
         self.num_steps = 0
 
     def step(self, batch: dict[str, Tensor], precision: str = "float32") -> Taken:
-        moment = moment_at(self.method.phases, self.num_steps + 1, self.num_steps, self.recipe.num_steps, self.rng)
+        number, draws = self.num_steps + 1, Draws(self.rng, self.seat.rank, self.seat.num_workers)
+        phases, num_images = self.method.phases, self.recipe.num_steps
+        moment = moment_at(phases, number, self.num_steps, num_images, draws, mean=self.seat.mean)
         self.num_steps += 1
         return take_step(self.method, self.networks, self.optimizers, Step(batch, moment), precision)
 
@@ -151,33 +162,6 @@ def test_five_steps_are_three_a_checkpoint_and_two(name, tmp_path):
     torch.testing.assert_close(second.state(), straight.state(), rtol=0.0, atol=0.0)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name, recipe in RECIPES.items() if recipe.same_draws],
-)
-def test_two_workers_with_half_the_batch_give_one_workers_gradient(name):
-    def gradients(rows: slice) -> dict[str, Tensor]:
-        """Of each player, at the same weights."""
-        method, rng = build(RECIPES[name]), torch.Generator().manual_seed(0)
-        for module in (*method.networks.values(), *method.frozen.values()):
-            module.double()
-        moment = moment_at(method.phases, 1, 8, 9, rng)  # of the last phase
-        whole = draw_batch(RECIPES[name], 0, batch=4)
-        step = Step({key: (t.double() if t.is_floating_point() else t)[rows] for key, t in whole.items()}, moment)
-        found = {}
-        for player in moment.phase.players:
-            weights = [w for key in method.players[player].networks for w in method.networks[key].parameters()]
-            turn = method.take_turn(player, method.networks, step)
-            loss = sum(method.weight(term, moment) * value for term, value in turn.terms.items())
-            found[player] = torch.cat([grad.flatten() for grad in torch.autograd.grad(loss, weights)])
-        return found
-
-    one, left, right = gradients(slice(4)), gradients(slice(2)), gradients(slice(2, 4))
-    for player in one:
-        assert one[player].abs().max() > 1e-6
-        torch.testing.assert_close((left[player] + right[player]) / 2, one[player], rtol=1e-7, atol=1e-10)
-
-
 @every_recipe
 def test_what_gets_registered_can_be_built_anew(name):
     worker = Worker(RECIPES[name])
@@ -196,29 +180,52 @@ def test_what_gets_registered_can_be_built_anew(name):
             )
 
 
+def wrap(network: nn.Module) -> nn.Module:
+    return DistributedDataParallel(network, forward_sync_buffers=False)
+
+
+def mean_of_ranks(tensor: Tensor) -> Tensor:
+    total = tensor.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
+
+
+class Rank(NamedTuple):
+    """What a rank has written, by recipe; `turns` of every phase."""
+
+    weights: dict[str, dict[str, Tensor]]
+    turns: dict[str, list[dict[str, Tensor]]]
+    errors: dict[str, str]
+
+
 def train_as_rank(rank: int, folder: Path) -> None:
-    """One of two processes: trains every recipe on batches of its own, and writes its weights or what went wrong."""
+    """One of two processes: trains every recipe on batches of its own, and takes turns on its rows of one batch.
+
+    It writes weights and what it found in the turns, or what went wrong.
+    """
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", f"file://{folder}/store", timedelta(minutes=5), world_size=2, rank=rank
     )
-    weights, errors = {}, {}
+    weights, turns, errors = {}, {}, {}
+    seat = Seat(rank, 2, mean_of_ranks)
     for name, recipe in RECIPES.items():
-        worker = Worker(recipe, rank, lambda network: DistributedDataParallel(network, forward_sync_buffers=False))
+        worker = Worker(recipe, 0, seat, wrap)
         try:
             for number in range(recipe.num_steps):
                 worker.step(draw_batch(recipe, 2 * number + rank))
             weights[name] = worker.weights()
+            phases = range(len(worker.method.phases))
+            turns[name] = [take_turns(recipe, build_double(recipe), phase, 0.5, seat, wrap) for phase in phases]
         except (RuntimeError, ValueError) as error:
             errors[name] = "".join(traceback.format_exception(error))
-    torch.save(weights, folder / f"{rank}.pt")
+    torch.save((weights, turns), folder / f"{rank}.pt")
     (folder / f"{rank}.json").write_text(json.dumps(errors))
     torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory) -> list[tuple[dict[str, dict[str, Tensor]], dict[str, str]]]:
-    """(weights, errors) by recipe, of each rank."""
+def two_ranks(tmp_path_factory) -> list[Rank]:
     folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[2]
@@ -228,19 +235,30 @@ def two_ranks(tmp_path_factory) -> list[tuple[dict[str, dict[str, Tensor]], dict
         _, complaint = rank.communicate(timeout=600)
         assert rank.returncode == 0, complaint
     return [
-        (torch.load(folder / f"{rank}.pt", weights_only=True), json.loads((folder / f"{rank}.json").read_text()))
+        Rank(*torch.load(folder / f"{rank}.pt", weights_only=True), json.loads((folder / f"{rank}.json").read_text()))
         for rank in (0, 1)
     ]
 
 
 @every_recipe
 def test_two_processes_stay_one_model(two_ranks, name):
-    (weights_0, errors_0), (weights_1, errors_1) = two_ranks
-    assert name not in errors_0, errors_0[name]
-    assert name not in errors_1, errors_1[name]
-    assert not changed(weights_0[name], weights_1[name])
+    for rank in two_ranks:
+        assert name not in rank.errors, rank.errors[name]
+    first, second = (rank.weights[name] for rank in two_ranks)
+    assert not changed(first, second)
     untrained = Worker(RECIPES[name])
-    assert changed(untrained.weights(), weights_0[name]) == set(untrained.networks)
+    assert changed(untrained.weights(), first) == set(untrained.networks)
+
+
+@every_recipe
+def test_two_processes_find_what_one_worker_finds(two_ranks, name):
+    """DDP's gradients of half a batch each are those of the whole batch; losses and signals are so in the mean."""
+    for phase, both in enumerate(zip(*(rank.turns[name] for rank in two_ranks), strict=True)):
+        of_first, of_second = both
+        found = {key: (of_first[key] + of_second[key]) / 2 for key in of_first}
+        check_alike(found, take_turns(RECIPES[name], build_double(RECIPES[name]), phase, 0.5, Seat()))
+        gradients = [{key: value for key, value in turn.items() if key.startswith("gradient/")} for turn in both]
+        torch.testing.assert_close(*gradients, rtol=0.0, atol=0.0)
 
 
 if __name__ == "__main__":
