@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from stylejobs.core.draws import Draws
 from stylejobs.core.methods import Ingredients, Method, Phase, Player, Step, Turn, build_method, moment_at, take_step
 
 
@@ -36,7 +37,7 @@ class Tug(Method):
 
 def play(method, value=1.0, **options):
     optimizers = method.build_optimizers(method.networks)
-    moment = moment_at(method.phases, 1, 0, 10, torch.Generator())
+    moment = moment_at(method.phases, 1, 0, 10, Draws(torch.Generator()))
     step = Step({"content": torch.full((1, 1), value)}, moment)
     return take_step(method, method.networks, optimizers, step, **options)
 
@@ -81,7 +82,7 @@ def test_a_phase_decides_who_moves():
     method.phases = (Phase("one", 1.0, ("x", "y"), every={"y": 2}),)
     optimizers = method.build_optimizers(method.networks)
     for number in (1, 2):
-        moment = moment_at(method.phases, number, 0, 10, torch.Generator())
+        moment = moment_at(method.phases, number, 0, 10, Draws(torch.Generator()))
         taken = take_step(method, method.networks, optimizers, Step({"content": torch.ones(1, 1)}, moment))
         assert ("follow" in taken.losses) == (number == 2)
 
@@ -89,6 +90,33 @@ def test_a_phase_decides_who_moves():
 def test_the_scale_multiplies_every_rate():
     optimizers = Tug().build_optimizers(Tug().networks, scale=2.0)
     assert [optimizer.param_groups[0]["lr"] for optimizer in optimizers.values()] == [1.0, 0.5]
+
+
+def test_moments_of_a_contiguous_file_go_to_their_own_weights():
+    """A file has no memory format, and the fused kernel walks through memory."""
+    method, image = Tug(), torch.linspace(-1.0, 1.0, 2 * 6 * 6).reshape(1, 2, 6, 6).sin()
+    method.networks["x"] = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+
+    def move(optimizer, steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            method.networks["x"](image).square().mean().backward()
+            optimizer.step()
+        return method.networks["x"].weight.detach().clone()
+
+    first = method.build_optimizers(method.networks)["x"]
+    begun = move(first, 3)
+    state = first.state_dict()
+    state["state"] = {
+        number: {name: value.clone(memory_format=torch.contiguous_format) for name, value in moments.items()}
+        for number, moments in state["state"].items()
+    }
+    bias = method.networks["x"].bias.detach().clone()
+    wanted = move(first, 2)
+    method.networks["x"].load_state_dict({"weight": begun, "bias": bias})
+    second = method.build_optimizers(method.networks)["x"]
+    second.load_state_dict(state)
+    assert torch.equal(move(second, 2), wanted)
 
 
 def test_a_term_without_a_weight_is_a_mistake_of_the_method():
