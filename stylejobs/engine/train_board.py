@@ -41,22 +41,31 @@ class Board:
 
 
 @contextmanager
-def follow(board: Any, num_images: int) -> Iterator[None]:
-    """Shows what the board (an actor's handle) says while the training runs: progress, and a line an event."""
+def follow(board: Any, num_images: int, done: int) -> Iterator[None]:
+    """Shows what the board (an actor's handle) says while the training runs: progress, and a line an event.
+
+    Args:
+        done: images that were seen before, of `num_images`.
+    """
     import ray
 
     ended = threading.Event()
 
     def show() -> None:
-        shown = 0
-        with JobProgress("train", num_images, "images") as progress:
+        shown = done
+        with JobProgress("train", num_images, "images", done) as progress:
             while True:
                 last = ended.wait(1.0)
-                (seen, losses, phase), told = ray.get(board.read.remote())
+                try:
+                    (seen, losses, phase), told = ray.get(board.read.remote())
+                except ray.exceptions.RayError:
+                    return  # the cluster is gone, which the training itself will say
                 for text in told:
                     print(text, file=sys.stderr)
                 totals = {name.removeprefix("loss/"): value for name, value in losses.items()}
                 note = " ".join(f"{name} {value:.4g}" for name, value in totals.items() if "/" not in name)
+                # Workers that start again go back to their checkpoint; the bar waits for them.
+                seen = max(seen, shown)
                 progress.advance(seen - shown, f"{phase}: {note}" if phase not in ("", "train") else note)
                 shown = seen
                 if last:

@@ -168,8 +168,8 @@ class TrackedWatch(Watch):
 
     def log(self, step: int, metrics: Mapping[str, float], images_seen: int, phase: str) -> None:
         self._tracker.log_metrics(dict(metrics), step)
-        if self._board is not None:
-            losses = {name: value for name, value in metrics.items() if name.startswith("loss/")}
+        losses = {name: value for name, value in metrics.items() if name.startswith("loss/")}
+        if self._board is not None and losses:
             self._board.post.remote(images_seen, losses, phase)
 
     def event(self, step: int, text: str, metrics: Mapping[str, float]) -> None:

@@ -116,7 +116,8 @@ def _fit(config: TrainConfig, plan: TrainingPlan, tracking: tuple[str, str]) -> 
         ),
     )
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    with follow(board, settings.num_images):
+    done = max((checkpoint.images_seen for checkpoint in list_checkpoints(plan.run.uri)), default=0)
+    with follow(board, settings.num_images, done):
         try:
             summary = trainer.fit().return_value
         except Exception as error:

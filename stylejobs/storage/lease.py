@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from stylejobs.errors import InfrastructureError, StorageError
 from stylejobs.storage import locations
@@ -65,12 +65,14 @@ class Lease:
                 continue
 
     def release(self) -> None:
-        """Gives the dataset free."""
+        """Gives the dataset free; where the storage is away, the lease grows old by itself."""
         self._stop.set()
         self._thread.join()
-        held = None if self.lost else _read(self._uri)
-        if held is not None and held["owner"] == self._owner:
-            locations.delete(self._uri)
+        # Why the job ended is what people must hear of, not that it could not tidy up.
+        with suppress(StorageError):
+            held = None if self.lost else _read(self._uri)
+            if held is not None and held["owner"] == self._owner:
+                locations.delete(self._uri)
 
 
 @contextmanager

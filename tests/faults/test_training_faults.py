@@ -1,5 +1,6 @@
 """Trainings whose worker hangs, whose storage goes away or is full, whose newest checkpoint is damaged."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -92,14 +93,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def fill(ballast: Path) -> None:
+    """Writes until the disk is full, whatever else is written there meanwhile."""
+    with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(2**16))
+
+
 def test_a_disk_that_is_full_then_a_checkpoint_that_is_damaged(
     train: Callable[..., TrainJob], small_disk: Path, undisturbed_training: dict, tracking_store: str
 ) -> None:
     where = f"storage={small_disk}/runs"
     job = train("full", where, "checkpoint.retry_seconds=2")
     job.wait_for_checkpoint(2 * EVERY)
-    free = os.statvfs(small_disk)
-    (small_disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_bsize - 100_000))
+    fill(small_disk / "ballast")
     code, result = job.finish(300)
     assert code == 6 and "No space left" in result["message"], job.text()
     assert "last good checkpoint: " in result["message"] and "resume=full-" in result["resume_command"]
