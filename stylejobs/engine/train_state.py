@@ -133,8 +133,3 @@ def _load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     ]
     moments = {int(number): dict(moment) for number, moment in (state["state"] or {}).items()}
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    for weight, moment in optimizer.state.items():
-        for name, value in moment.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                # A file has no memory format; kernels over weights and moments of two formats are slow.
-                moment[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stylejobs.config.schema import TrainConfig
+from stylejobs.config.sections import flatten
 from stylejobs.engine.results import JobResult
 from stylejobs.engine.session import ray_session
 from stylejobs.engine.train_board import Board, cause, follow
@@ -44,7 +45,9 @@ def train(config: TrainConfig, plan: TrainingPlan) -> Trained:
 
     run = plan.run
     tags = {"stylejobs.verb": "train", "stylejobs.training": run.run_id, "stylejobs.config_sha256": run.digest}
-    tags |= code_tags()
+    # What MLflow shows as the run's description.
+    about = f"{config.method}: {config.content} in the style of {config.style}. To go on: `resume={run.folder}`."
+    tags |= {**code_tags(), "mlflow.note.content": about}
     run_name = config.run_name or f"train {config.name}"
     with (
         hold(run.uri, "train"),  # also proves that the storage can be written, before hours of work are put into it
@@ -54,8 +57,7 @@ def train(config: TrainConfig, plan: TrainingPlan) -> Trained:
         run.write()
         with _resumable(run):
             if plan.run.mlflow_run_id is None:
-                rows = {f"{role}_rows": planned.source.num_rows for role, planned in plan.sets.items()}
-                tracker.log_params({**config.model_dump(mode="json"), **rows})
+                tracker.log_params({key: value for key, value in flatten(config).items() if value is not None})
                 for role, planned in plan.sets.items():
                     digest = run.values[f"{role}.digest"]
                     tracker.log_dataset(role, planned.source.uri, digest, "training", planned.source.summary())

@@ -102,7 +102,13 @@ def test_a_gan_learns_two_labelled_domains_from_folders_and_mixes_them(
 def check_run(client: MlflowClient, result: dict) -> None:
     run = client.get_run(result["mlflow"]["run_id"])
     assert run.info.status == "FINISHED"
-    assert run.data.params["generator"] and run.data.params["steps"] == "6"
+    assert run.data.params["generator.width"] == "4" and run.data.params["steps"] == "6"
+    assert "critic.width" not in run.data.params
+    data = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs}
+    assert set(data) == {"content"} and all(data.values())
+    assert {"stylejobs.code_sha256", "stylejobs.lock_sha256", "stylejobs.config_sha256"} <= run.data.tags.keys()
+    assert {"lr/generator", "gradient_norm/generator", "images_per_second", "memory/rss_mb"} <= run.data.metrics.keys()
+    assert any(name.startswith("system/node-0/") for name in run.data.metrics)
     history = client.get_metric_history(run.info.run_id, "loss/style")
     assert [metric.step for metric in history] == [2, 4, 6]
     assert all(np.isfinite(metric.value) and metric.value > 0 for metric in history)
