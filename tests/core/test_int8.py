@@ -12,7 +12,7 @@ from torch import nn
 from stylejobs.core.compress import quantise
 from stylejobs.core.metrics import ms_ssim
 from stylejobs.core.networks import build_network
-from stylejobs.core.networks.int8 import Int8Conv, RowNorm, is_available, swap_to_int8
+from stylejobs.core.networks.int8 import Int8Conv, is_available, swap_to_int8
 from stylejobs.core.networks.layers import build_conv
 from tests.core.compressing import PRUNABLE, QUANTISABLE, batch_for, build, draw
 
@@ -77,19 +77,6 @@ def test_what_lies_outside_the_calibrated_range_is_clamped():
     layer.fill(conv, 0.0, 2.0)
     out = layer(torch.tensor([-5.0, 0.0, 1.0, 2.0, 9.0]).reshape(1, 1, 1, 5))
     torch.testing.assert_close(out.flatten(), torch.tensor([0.0, 0.0, 1.0, 2.0, 2.0]), atol=0.005, rtol=0)
-
-
-@pytest.mark.parametrize("affine", [True, False])
-def test_the_norm_row_by_row_is_instance_norm(affine):
-    norm, row_norm = nn.InstanceNorm2d(5, affine=affine), RowNorm(5, affine=affine)
-    if affine:
-        with torch.no_grad():
-            norm.weight.copy_(draw(5)), norm.bias.copy_(draw(5, seed=1))
-    row_norm.load_state_dict(norm.state_dict())
-    features = draw(3, 5, 9, 7, seed=2) * 4 + 10
-    for memory_format in (torch.contiguous_format, torch.channels_last):
-        found = row_norm(features.contiguous(memory_format=memory_format))
-        torch.testing.assert_close(found, norm(features), rtol=1e-5, atol=1e-5)
 
 
 @needs_int8

@@ -252,7 +252,9 @@ def test_any_size_with_any_option(options, height, width):
     out.square().mean().backward()
     for tensor in (content, *network.parameters()):
         assert tensor.grad.isfinite().all()
-    assert content.grad.abs().max() > 0
+    # A picture of one pixel is flat, and a norm takes off all that is flat.
+    is_taken_off = height * width == 1 and options.get("norm") != "none"
+    assert is_taken_off or content.grad.abs().max() > 0
     if height * width > 1:
         # One colour has no variance: what norm after norm makes of its rounding differs with the batch and the threads.
         torch.testing.assert_close(out[1:], network(content[1:], NO_STYLE), rtol=0, atol=1e-9)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylejobs.core.networks.huang2017 import style_code
-from stylejobs.core.networks.layers import build_conv, check_inputs
+from stylejobs.core.networks.layers import InstanceNorm, build_conv, check_inputs
 from stylejobs.core.networks.park2019 import attend
 from stylejobs.core.pixels import crop_to, pad_to_multiple
 
@@ -147,7 +147,7 @@ class StyleNorm(nn.Module):
 
     def __init__(self, channels: int, style_dim: int):
         super().__init__()
-        self.norm = nn.InstanceNorm2d(channels)
+        self.norm = InstanceNorm(channels)
         self.affine = nn.Linear(style_dim, 2 * channels)
 
     def forward(self, features_BCHW: Tensor, style_BD: Tensor) -> Tensor:

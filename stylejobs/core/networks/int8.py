@@ -102,20 +102,8 @@ class Int8Conv(nn.Module):
         return self._prepared
 
 
-class RowNorm(nn.InstanceNorm2d):
-    """Instance norm in float by the batch norm of one row at a time: the same numbers, several times faster where
-    memory runs channels last, as it does after an 8-bit convolution. For stylizing only."""
-
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        rows = [
-            F.batch_norm(row_1CHW, None, None, self.weight, self.bias, training=True, eps=self.eps)
-            for row_1CHW in features_BCHW.split(1)
-        ]
-        return rows[0] if len(rows) == 1 else torch.cat(rows)
-
-
 def swap_to_int8(generator: nn.Module) -> dict[str, tuple[nn.Conv2d, Int8Conv]]:
-    """Swaps the plain convolutions of a generator for 8-bit ones, in place, and its instance norms for fast ones.
+    """Swaps the plain convolutions of a generator for 8-bit ones, in place.
 
     The new layers are empty: fill them, or load a state. Transposed, grouped and dilated convolutions stay float.
 
@@ -123,25 +111,16 @@ def swap_to_int8(generator: nn.Module) -> dict[str, tuple[nn.Conv2d, Int8Conv]]:
         name -> (the layer that was there, the layer that is there now).
     """
     swapped: dict[str, tuple[nn.Conv2d, Int8Conv]] = {}
-    layers: dict[nn.Module, nn.Module] = {}
+    layers: dict[nn.Module, Int8Conv] = {}
     # All names of each layer: parts that share one go on sharing it.
     for name, module in list(generator.named_modules(remove_duplicate=False)):
-        if type(module) is nn.Conv2d and _fits(module):
-            layer = layers.setdefault(module, Int8Conv(module))
-            swapped.setdefault(name, (module, layer))
-        elif type(module) is nn.InstanceNorm2d and not module.track_running_stats:
-            layer = layers.setdefault(module, _to_row_norm(module))
-        else:
+        if not isinstance(module, nn.Conv2d) or not _fits(module):
             continue
+        layer = layers.setdefault(module, Int8Conv(module))
+        swapped.setdefault(name, (module, layer))
         parent_name, _, child_name = name.rpartition(".")
         setattr(generator.get_submodule(parent_name), child_name, layer)
     return swapped
-
-
-def _to_row_norm(norm: nn.InstanceNorm2d) -> RowNorm:
-    row_norm = RowNorm(norm.num_features, eps=norm.eps, affine=norm.affine)
-    row_norm.load_state_dict(norm.state_dict())
-    return row_norm
 
 
 def _fits(conv: nn.Conv2d) -> bool:

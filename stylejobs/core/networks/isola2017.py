@@ -37,7 +37,7 @@ class PatchCritic(nn.Module):
             out_channels = width * min(2**index, _MAX_GROWTH)
             parts.append(nn.Conv2d(in_channels, out_channels, 4, 2 if index < layers else 1, 1))
             parts.append(build_norm(norm if index else "none", out_channels, NORM_KINDS))
-            parts.append(nn.LeakyReLU(0.2))
+            parts.append(nn.LeakyReLU(0.2, inplace=True))
             in_channels = out_channels
         self.body = nn.Sequential(*parts, nn.Conv2d(in_channels, 1, 4, 1, 1))
         self.min_px = 3 * 2**layers

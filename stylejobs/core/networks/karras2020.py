@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylejobs.core.networks.layers import ResidualBlock, build_conv, check_inputs
+from stylejobs.core.networks.layers import InstanceNorm, ResidualBlock, build_conv, check_inputs
 from stylejobs.core.pixels import crop_to, pad_to_multiple
 
 # Below it, instance norm at a quarter of the size would have a handful of cells, and one cell has no variance at all.
@@ -156,7 +156,7 @@ class Synthesis(nn.Module):
             (width, 2 * width, 3, 2),
             (2 * width, 4 * width, 3, 2),
         ):
-            parts += [build_conv(in_channels, out_channels, kernel_px, stride), nn.InstanceNorm2d(out_channels)]
+            parts += [build_conv(in_channels, out_channels, kernel_px, stride), InstanceNorm(out_channels)]
             parts.append(nn.LeakyReLU(0.2))
         parts += [ResidualBlock(4 * width) for _ in range(blocks)]
         self.encoder = nn.Sequential(*parts)

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylejobs.core.networks.layers import InstanceNorm
+
 
 def attend(query_BCHW: Tensor, key_BCM: Tensor, value_BCM: Tensor) -> Tensor:
     """Each place's mean of the values, weighted by how well their keys match: V softmax(K^T q / sqrt(C)).
@@ -43,7 +45,7 @@ class StyleAttention(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.norm = nn.InstanceNorm2d(channels)
+        self.norm = InstanceNorm(channels)
         self.query = nn.Conv2d(channels, channels, 1)
         self.key = nn.Conv2d(channels, channels, 1)
         self.value = nn.Conv2d(channels, channels, 1)

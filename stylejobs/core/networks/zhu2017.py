@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylejobs.core.networks.layers import ResidualBlock, build_conv, build_norm, check_inputs, init_normal
+from stylejobs.core.networks.layers import (
+    InstanceNorm,
+    ResidualBlock,
+    build_conv,
+    build_norm,
+    check_inputs,
+    init_normal,
+)
 from stylejobs.core.pixels import crop_to, pad_to_multiple
 
 NORM_KINDS = ("instance", "batch", "none")
@@ -110,7 +117,7 @@ class Adapter(nn.Module):
     def __init__(self, channels: int = ADAPTER_CHANNELS):
         super().__init__()
         self.conv = nn.Conv2d(3, channels, 1, bias=False)
-        self.norm = nn.InstanceNorm2d(channels, affine=True)
+        self.norm = InstanceNorm(channels, affine=True)
         init_normal(self)
         # N(0, 0.02) over three channels is so little that in a flat picture the norm's epsilon outweighs it.
         nn.init.orthogonal_(self.conv.weight)
@@ -215,7 +222,7 @@ def run_parts(
 
 
 def _normed(conv: nn.Conv2d | nn.ConvTranspose2d, norm: str) -> nn.Sequential:
-    return nn.Sequential(conv, build_norm(norm, conv.out_channels, NORM_KINDS), nn.ReLU())
+    return nn.Sequential(conv, build_norm(norm, conv.out_channels, NORM_KINDS), nn.ReLU(inplace=True))
 
 
 def _build_up(in_channels: int, out_channels: int, norm: str, upsample: str) -> list[nn.Module]:
