@@ -21,12 +21,18 @@ from tests.bench.train_runs import POOL, Size
 
 
 class PlainCyclegan:
-    """Two generators, two critics, LSGAN, cycle and identity losses; batches float [B, 3, H, W] in [-1, 1]."""
+    """Two generators, two critics, LSGAN, cycle and identity losses; batches float [B, 3, H, W] in [-1, 1].
+
+    Its steps are those of our cyclegan: tests/engine/test_training_plain.py.
+    """
 
     def __init__(self, size: Size):
         torch.manual_seed(0)
         self._to_y, self._to_x = (build_network("resnet", **size.generator) for _ in range(2))
         self._critic_y, self._critic_x = (build_critic("patch", width=size.width) for _ in range(2))
+        self.networks = {
+            "generator": self._to_y, "inverse": self._to_x, "critic_x": self._critic_x, "critic_y": self._critic_y,
+        }  # fmt: skip
         generators = [*self._to_y.parameters(), *self._to_x.parameters()]
         self._critics = [*self._critic_y.parameters(), *self._critic_x.parameters()]
         self._adam_generators, self._adam_critics = (
