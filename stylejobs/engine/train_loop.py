@@ -78,6 +78,7 @@ def _train(settings: TrainSettings, sets: Mapping[str, TrainingSet]) -> dict:
             if group.is_first:
                 tell(f"going on from step {training.step} ({training.images_seen:,} images): {last_good}")
         batches = opening.result()
+    restored = opening = None  # as large as the model and its optimizers, and not needed again
     with tracked.running(training) if tracked is not None else contextlib.nullcontext():
         with contextlib.closing(_guarded(batches, settings.hang_seconds)) as guarded:
             training.run(guarded)
