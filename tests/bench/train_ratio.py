@@ -74,10 +74,9 @@ def bench_step(quick: bool) -> None:
 
 def bench_workers(quick: bool) -> None:
     """Part `workers`."""
-    size = Size(batch=2)
-    num_steps, rounds = (1, 1) if quick else (20, 3)
-    lines = train_workers.compare(size, num_steps, rounds)
-    print_lines(f"cyclegan, {describe(size)} of all workers together, medians of {rounds} rounds", lines)
+    num_images, rounds = (2, 1) if quick else (40, 5)
+    lines = train_workers.compare(num_images, rounds)
+    print_lines(f"cyclegan, {describe(SIZE)}, {num_images} images, medians of {rounds} rounds", lines)
 
 
 def bench_checkpoints(quick: bool) -> None:
