@@ -14,7 +14,7 @@ class Job:
 
     def __init__(self, folder: Path, dest: str, line: list[str], environment: dict[str, str], verb: str = "stylize"):
         self.dest = folder / dest
-        self._out = open(folder / f"{dest}.out", "w")  # noqa: SIM115
+        self._out = open(folder / f"{dest}-{len(list(folder.glob('*.out')))}.out", "w")  # noqa: SIM115
         where = [f"dest={dest}"] if verb == "stylize" else []
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"pipelines.{verb}", *line, *where],

@@ -25,7 +25,7 @@ class TrainJob(Job):
     """A running `pipelines.train`."""
 
     def __init__(self, folder: Path, name: str, line: tuple[str, ...], environment: dict[str, str]):
-        super().__init__(folder, f"{name}-{len(list(folder.glob('*.out')))}", list(line), environment, "train")
+        super().__init__(folder, name, list(line), environment, "train")
         self.folder, self.name = folder, name
 
     def wait_for(self, pattern: str, timeout: float = 240) -> str:
