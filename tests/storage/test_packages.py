@@ -37,7 +37,8 @@ class TestRoundTrip:
         content_BCHW = draw(2, 3, 17, 21)
         with torch.no_grad():
             wanted = network.eval()(content_BCHW, torch.zeros(2, 0))
-        assert torch.equal(loaded.generator(content_BCHW, torch.stack([loaded.styles["monet"]] * 2)), wanted)
+            found = loaded.generator(content_BCHW, torch.stack([loaded.styles["monet"]] * 2))
+        assert torch.equal(found, wanted)
 
     def test_a_network_without_weights_keeps_its_style_codes_in_order(self, tmp_path: Path) -> None:
         codes = {name: draw(6, seed=seed) for seed, name in enumerate(["zebra", "ångström", "a/b.c", "monet"])}
