@@ -4,6 +4,7 @@ Here lives what is known about YAML; whether a key exists is known in load.py. F
 "the later one wins", and make a key written twice visible.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -62,6 +63,22 @@ def read_file(path: str) -> tuple[list[Entry], list[Problem]]:
             Problem(path, "wanted lines `key: value`; got a list or a single value", reader.origin(root))
         )
     return reader.entries, reader.problems
+
+
+def nest(entries: Iterable[Entry]) -> dict[str, Any]:
+    """Flat entries as the tree that pydantic reads.
+
+    >>> nest([Entry("a.b", 1, ""), Entry("a.c", 2, ""), Entry("d", 3, "")])
+    {'a': {'b': 1, 'c': 2}, 'd': 3}
+    """
+    tree: dict[str, Any] = {}
+    for entry in entries:
+        *parents, name = entry.key.split(".")
+        section = tree
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[name] = entry.value
+    return tree
 
 
 class _Reader:

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from stylejobs.config.files import Entry, read_file
+from stylejobs.config.files import Entry, nest, read_file
 from stylejobs.config.help import format_help
 from stylejobs.config.overrides import split_arguments, split_flags
 from stylejobs.config.problems import Problem, did_you_mean, problems_of_values, render_problems
@@ -73,9 +73,9 @@ def load_config(verb: str, arguments: Sequence[str]) -> Loaded:
     origins = {key: entry.origin for key, entry in values.items()}
     fields = list_fields(model)
     conflicts = model.find_conflicts({key: entry.value for key, entry in values.items()})
-    problems += [Problem(key, reason, origins[key]) for key, reason in conflicts.items()]
+    problems += [Problem(key, reason, origins.get(key, "")) for key, reason in conflicts.items()]
     try:
-        config = model.model_validate(_nest(values.values()))
+        config = model.model_validate(nest(values.values()))
     except ValidationError as error:
         described = {key: field.description or "" for key, field in fields.items()}
         spoiled = {problem.key for problem in problems}
@@ -151,17 +151,6 @@ def _unknown_key(key: str, verb: str) -> str:
     verbs = CONFIGS if "." not in key else ()
     near = did_you_mean(key, [*fields, *verbs]) or f"; see python -m pipelines.{verb} --help"
     return f"unknown key of {verb}{f' (it is one of {others[0]})' if others else ''}{near}"
-
-
-def _nest(entries: Iterable[Entry]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for entry in entries:
-        *parents, name = entry.key.split(".")
-        section = tree
-        for parent in parents:
-            section = section.setdefault(parent, {})
-        section[name] = entry.value
-    return tree
 
 
 def _digest(config: Section) -> str:
