@@ -30,11 +30,13 @@ def _vgg_layers(convs_per_stage: Sequence[int]) -> dict[str, int]:
 
 
 _VGG_STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+_ALEXNET_LAYERS = {"relu1": 1, "relu2": 4, "relu3": 7, "relu4": 9, "relu5": 11}
 # name, which is also torchvision's -> (layer -> index in its `features`, content layer, style layers)
 _ARCHITECTURES = {
     "squeezenet1_1": (_SQUEEZENET_LAYERS, "fire4", ("fire2", "fire4", "fire7", "fire9")),
     "vgg16": (_vgg_layers((2, 2, 3, 3, 3)), "relu3_3", _VGG_STYLE_LAYERS),
     "vgg19": (_vgg_layers((2, 2, 4, 4, 4)), "relu3_3", _VGG_STYLE_LAYERS),
+    "alexnet": (_ALEXNET_LAYERS, "relu3", tuple(_ALEXNET_LAYERS)),  # for LPIPS
 }
 BACKBONES = tuple(_ARCHITECTURES)
 _WIDE_LAYERS = {"fc6": "1", "fc7": "4"}  # the ReLUs of a VGG's classifier, by torchvision's names
@@ -117,7 +119,7 @@ def build_backbone(name: str, state_dict: Mapping[str, Tensor], wide_layers: boo
     """A backbone with trained weights.
 
     Args:
-        name: "squeezenet1_1", "vgg16" or "vgg19".
+        name: "squeezenet1_1", "vgg16", "vgg19" or "alexnet".
         state_dict: torchvision's names, with or without `features.` in front and with or without the classifier.
         wide_layers: keep "fc6" and "fc7" of a VGG if their weights are there; they take 480 MB. A classifier of other
             shapes, such as a fine-tuned one, is left out as well.

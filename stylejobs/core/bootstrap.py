@@ -139,3 +139,43 @@ def share_interval(hits_N: Tensor, confidence: float = 0.95) -> Interval:
     half = z * (share * (1 - share) / num + z**2 / (4 * num**2)) ** 0.5 / (1 + z**2 / num)
     # Exactly, the ends enclose the share; rounding may put 4e-19 above 0.
     return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
+
+
+def count_draws(rows_RN: Tensor | None, num_images: int) -> Tensor:
+    """How often each resample draws each image: the weights that turn a statistic into a product of matrices.
+
+    Args:
+        rows_RN: int64, rows of R resamples; None for one in which every image is drawn once.
+        num_images: N.
+
+    Returns:
+        counts_RN, float64, where the rows are.
+
+    >>> count_draws(torch.tensor([[0, 2, 2]]), 3).tolist()
+    [[1.0, 0.0, 2.0]]
+    """
+    if rows_RN is None:
+        return torch.ones((1, num_images), dtype=torch.float64)
+    counts_RN = torch.zeros((len(rows_RN), num_images), dtype=torch.float64, device=rows_RN.device)
+    return counts_RN.scatter_add_(1, rows_RN, counts_RN.new_ones(()).expand(rows_RN.shape))
+
+
+def mean_of_pairs(value_NN: Tensor, counts_RN: Tensor, alone: float = 0.0) -> Tensor:
+    """Mean of a symmetric function of two images over pairs of different images, resample by resample.
+
+    Two draws of one image are no pair: otherwise each repeated image would look like a tight cluster, and every
+    resample would be biased.
+
+    Args:
+        value_NN: the function of each two images, float64.
+        counts_RN: of `count_draws`.
+        alone: of a resample that is one image alone.
+
+    Returns:
+        mean_R, float64.
+    """
+    counts_RN = counts_RN.to(value_NN)
+    squared_RN = counts_RN.square()
+    pairs_R = counts_RN.sum(dim=1).square() - squared_RN.sum(dim=1)
+    total_R = ((counts_RN @ value_NN) * counts_RN).sum(dim=1) - (squared_RN @ value_NN.diagonal())
+    return torch.where(pairs_R > 0, total_R / pairs_R.clamp_min(1.0), alone)

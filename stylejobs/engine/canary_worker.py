@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from stylejobs.core.metrics import edge_cosine
+from stylejobs.core.metrics import edge_cosine, is_constant, is_identity
 from stylejobs.core.pixels import to_float
 from stylejobs.engine.samples import take_rows
 from stylejobs.engine.stream import Worker, WorkItem
@@ -30,7 +31,6 @@ MIN_STRENGTH = 0.05
 """Of a weaker style 8 bits cannot tell whether there is one: such copies are not asked whether they are the source."""
 
 _FLAT_STD = 4.0  # levels of 255: a source of less contrast may become a picture of one colour
-_CONSTANT_STD = 2.0  # levels: what an encoder leaves of one colour
 _DARK_MEAN = 8.0  # levels: a source that is darker may become black
 _BLACK_MEAN = 2.0
 _MEASURED_SIDE_PX = 512
@@ -101,10 +101,9 @@ class CanaryWorker(Worker):
         if source_HWC.mean() > _DARK_MEAN:
             found["black"] = bool(made_HWC.mean() < _BLACK_MEAN)
         if source_HWC.std(axis=(0, 1)).max() > _FLAT_STD:
-            found["constant"] = bool(made_HWC.std(axis=(0, 1)).max() < _CONSTANT_STD)
-            pair = [limit_long_side(pixels_HWC, _MEASURED_SIDE_PX) for pixels_HWC in (source_HWC, made_HWC)]
-            source_1CHW, made_1CHW = (to_float(torch.from_numpy(np.stack([pixels_HWC]))) for pixels_HWC in pair)
-            found["similarity"] = edge_cosine(source_1CHW, made_1CHW).item()
+            found["constant"] = is_constant(_batch(made_HWC)).item()
+            pair = (_batch(limit_long_side(pixels_HWC, _MEASURED_SIDE_PX)) for pixels_HWC in (source_HWC, made_HWC))
+            found["similarity"] = edge_cosine(*pair).item()
         if strength >= MIN_STRENGTH:
             found["identity"] = self._is_source(source_HWC, made_HWC, strength)
         return found
@@ -113,10 +112,13 @@ class CanaryWorker(Worker):
         """Whether the generator changed the picture by less than one level of 255 on average, before blending."""
         encoded = encode_image(source_HWC, self._s.format, self._s.quality)
         unchanged_HWC = decode_image(encoded, replace(self._s.limits, max_bytes=2**40, max_aspect=1e9, min_side_px=1))
-        difference = np.abs(unchanged_HWC.astype(np.int16) - made_HWC).mean()
-        return bool(difference <= strength)
+        return is_identity(_batch(unchanged_HWC), _batch(made_HWC), levels=strength).item()
 
     def _keep(self, name: str, source_HWC: np.ndarray, made_HWC: np.ndarray) -> None:
         pair = [limit_long_side(pixels_HWC, _SHOWN_SIDE_PX) for pixels_HWC in (source_HWC, made_HWC)]
         data = encode_image(sample_grid([pair]), "jpeg", _SHOWN_QUALITY)
         locations.write_atomic(locations.join(self._s.write.dest, "_stylejobs", "canary", name), data)
+
+
+def _batch(pixels_HWC: np.ndarray) -> Tensor:
+    return to_float(torch.from_numpy(np.stack([pixels_HWC])))

@@ -74,10 +74,8 @@ def test_vgg_layers_are_the_papers(name, layer, depth):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_layer_name_is_a_relu_or_fire_output(name):
     kinds = {"squeezenet1_1": (torch.nn.ReLU, models.squeezenet.Fire)}.get(name, (torch.nn.ReLU,))
-    weights = (
-        models.squeezenet1_1(weights=None).state_dict() if name.startswith("s") else vgg_features(name).state_dict()
-    )
-    backbone = build_backbone(name, weights)
+    features = vgg_features(name) if name.startswith("vgg") else getattr(models, name)(weights=None).features
+    backbone = build_backbone(name, features.state_dict())
     assert backbone.content_layer in backbone.layers
     assert set(backbone.style_layers) <= set(backbone.layers)
     found = backbone(draw(32, 32), backbone.layers)

@@ -1,13 +1,11 @@
-"""Measures of results: numbers for people and gates, per image, without gradients."""
+"""Whether a result still shows what its source shows: structural similarity, edges, and whose result it is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylejobs.core.backbone import Backbone
-from stylejobs.core.losses.style import gram_matrix
 from stylejobs.core.luma import luma
 
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -17,6 +15,7 @@ _C1, _C2 = 0.01**2, 0.03**2
 _EDGE_SCALES = 3
 _EDGE_MIN_PX = 8
 _FLAT = 1e-9  # mean square of an edge map below which an image has no edges, only rounding
+_TIE = 1e-5  # cosines of float32 descriptors that are nearer than this are equal
 
 
 @torch.no_grad()
@@ -59,33 +58,6 @@ def ms_ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def style_distance(backbone: Backbone, a_BCHW: Tensor, b_BCHW: Tensor, layers: Sequence[str] | None = None) -> Tensor:
-    """Gram distance: mean over layers of |G_a - G_b|^2 / (|G_a| * |G_b|), Frobenius norms.
-
-    Dividing makes layers and backbones comparable. A one-line colour transfer closes most of it and it does not see
-    lost content: never judge by it alone.
-
-    Args:
-        backbone: whose features; the number is only comparable with numbers of the same backbone.
-        a_BCHW: float, [-1, 1], at least 32 px.
-        b_BCHW: float, [-1, 1], any size of at least 32 px; a batch of one is compared with every row.
-        layers: names of layers; the backbone's style layers by default.
-
-    Returns:
-        distance_B, float32, >= 0; 0 for equal statistics.
-    """
-    layers = tuple(layers or backbone.style_layers)
-    grams_a = {layer: gram_matrix(features) for layer, features in backbone(a_BCHW, layers).items()}
-    grams_b = {layer: gram_matrix(features) for layer, features in backbone(b_BCHW, layers).items()}
-    distances = []
-    for layer in layers:
-        squared_B = (grams_a[layer] - grams_b[layer]).square().sum(dim=(1, 2))
-        norms_B = grams_a[layer].norm(dim=(1, 2)) * grams_b[layer].norm(dim=(1, 2))
-        distances.append(squared_B / norms_B.clamp_min(1e-12))
-    return torch.stack(distances).mean(dim=0)
-
-
-@torch.no_grad()
 def edge_cosine(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
     """Whether edges lie in the same places: mean over scales of cos(e_a, e_b).
 
@@ -106,20 +78,70 @@ def edge_cosine(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
         raise ValueError(
             f"wanted two batches [B, 3, H, W] of one shape; got {list(a_BCHW.shape)}, {list(b_BCHW.shape)}"
         )
-    a_BHW, b_BHW = luma(a_BCHW.double())[:, 0], luma(b_BCHW.double())[:, 0]
     cosines = []
-    for scale in range(_EDGE_SCALES):
-        if scale:
-            if min(a_BHW.shape[-2:]) < 2 * _EDGE_MIN_PX:
-                break
-            a_BHW, b_BHW = F.avg_pool2d(a_BHW, 2), F.avg_pool2d(b_BHW, 2)
-        edges_a, edges_b = _edges(a_BHW), _edges(b_BHW)
+    for edges_a, edges_b in zip(_edge_maps(a_BCHW), _edge_maps(b_BCHW), strict=True):
         cosine_B = (edges_a * edges_b).mean(dim=(1, 2))
         square_a, square_b = (edges.square().mean(dim=(1, 2)) for edges in (edges_a, edges_b))
         cosine_B = cosine_B / (square_a * square_b).sqrt().clamp_min(_FLAT)
         flat_a, flat_b = square_a < _FLAT, square_b < _FLAT
         cosines.append(torch.where(flat_a | flat_b, (flat_a & flat_b).double(), cosine_B))
     return torch.stack(cosines).mean(dim=0)
+
+
+@torch.no_grad()
+def describe_edges(image_BCHW: Tensor) -> Tensor:
+    """Where the edges of each image are: the dot product of two descriptors is the images' `edge_cosine`.
+
+    So N x N comparisons are one product of matrices. At a scale without edges (only of one colour, or not-a-number)
+    the descriptor is 0, and such an image is like no other, where `edge_cosine` calls two of them equal.
+
+    Args:
+        image_BCHW: float, RGB, [-1, 1]; sizes must agree within what is compared.
+
+    Returns:
+        edges_BD, float32, of norm 1 where all scales have edges. D is 1.3 times the number of pixels.
+    """
+    scales = []
+    for edges_BHW in _edge_maps(image_BCHW):
+        edges_BN = edges_BHW.flatten(1)
+        has_edges_B1 = edges_BN.square().mean(dim=1, keepdim=True) >= _FLAT
+        scales.append(torch.where(has_edges_B1, F.normalize(edges_BN, dim=1), 0.0))
+    return (torch.cat(scales, dim=1) / len(scales) ** 0.5).float()
+
+
+@torch.no_grad()
+def identify(made_ND: Tensor, source_ND: Tensor) -> Tensor:
+    """Whether each result is more like its own source than like any other's: top-1 among N.
+
+    Args:
+        made_ND: `describe_edges` of the results, N >= 2.
+        source_ND: of their sources, row by row.
+
+    Returns:
+        hits_N, bool. A tie is a miss: of two equal sources neither is found, nor is one without edges. Chance is 1 / N.
+
+    Raises:
+        ValueError: not one source for each result, or fewer than two.
+    """
+    if made_ND.shape != source_ND.shape or made_ND.ndim != 2 or len(made_ND) < 2:
+        raise ValueError(
+            "wanted descriptors [N >= 2, D] of results and as many of their sources, all of images of one size; "
+            f"got {list(made_ND.shape)} and {list(source_ND.shape)}"
+        )
+    similarity_NN = made_ND @ source_ND.T
+    own_N = similarity_NN.diagonal().clone()
+    return own_N > similarity_NN.fill_diagonal_(-torch.inf).amax(dim=1) + _TIE
+
+
+def _edge_maps(image_BCHW: Tensor) -> Iterator[Tensor]:
+    """Edge maps [B, H, W], float64, from the finest scale on."""
+    luma_BHW = luma(image_BCHW.double())[:, 0]
+    yield _edges(luma_BHW)
+    for _ in range(1, _EDGE_SCALES):
+        if min(luma_BHW.shape[-2:]) < 2 * _EDGE_MIN_PX:
+            return
+        luma_BHW = F.avg_pool2d(luma_BHW, 2)
+        yield _edges(luma_BHW)
 
 
 def _edges(luma_BHW: Tensor) -> Tensor:
