@@ -26,6 +26,8 @@ from stylejobs.storage import locations
 from stylejobs.storage.units import digest
 
 PACKAGE_SCHEMA_VERSION = 1
+CLASSIFIER = "classifier"
+"""The network of packages that hold no generator; see classifiers.py."""
 
 _RESERVED = "//"
 _ORIGIN, _WHITENING, _TARGET = f"{_RESERVED}match/origin", f"{_RESERVED}match/whitening", f"{_RESERVED}match/target/"
@@ -37,7 +39,7 @@ class Package:
     """What a model is.
 
     Attributes:
-        network: a name of `stylejobs.core.networks.NETWORKS`; `options` are what it is built with.
+        network: a name of `stylejobs.core.networks.NETWORKS`, or `CLASSIFIER`; `options` are what it is built with.
         styles: names of the styles that the model carries, in order.
         training: where it comes from: method, run, data, images seen; for people and lineage, no influence on pixels.
         sha256: identity of the package, see the module's text.
@@ -130,14 +132,14 @@ def read_package(folder_uri: str) -> Package:
         raise ModelError(f"{folder_uri}/model.json: not the description of a model package: {error}") from error
 
 
-def load_package(folder_uri: str, sha256: str | None = None) -> LoadedPackage:
-    """Loads a package after checking every digest.
+def check_package(folder_uri: str, sha256: str | None = None) -> Package:
+    """The description of a package, after checking that it is the one that is wanted and that nobody altered it.
 
     Args:
         sha256: the identity that the job was planned with; None trusts the folder.
 
     Raises:
-        ModelError: something is missing, altered, or does not fit the network.
+        ModelError: it is not, or was.
     """
     package = read_package(folder_uri)
     if sha256 is not None and package.sha256 != sha256:
@@ -149,7 +151,25 @@ def load_package(folder_uri: str, sha256: str | None = None) -> LoadedPackage:
         raise ModelError(
             f"{folder_uri}/model.json was altered: its sha256 is {package.sha256}, its contents give {identity}"
         )
-    weights = _read_tensors(locations.join(folder_uri, "weights.safetensors"), package.weights_sha256)
+    return package
+
+
+def load_package(folder_uri: str, sha256: str | None = None) -> LoadedPackage:
+    """Loads a package after checking every digest.
+
+    Args:
+        sha256: the identity that the job was planned with; None trusts the folder.
+
+    Raises:
+        ModelError: something is missing, altered, or does not fit the network; or it is a classifier's package.
+    """
+    package = check_package(folder_uri, sha256)
+    if package.network == CLASSIFIER:
+        raise ModelError(
+            f"{folder_uri}: is a classifier, which names what is in a picture and makes none; wanted a model that was "
+            "trained with another method"
+        )
+    weights = read_weights(folder_uri, package)
     styles = _read_tensors(locations.join(folder_uri, "styles", "styles.safetensors"), package.styles_sha256)
     try:
         generator = build_network(package.network, **package.options)
@@ -193,6 +213,15 @@ def _codes(folder_uri: str, package: Package, styles: dict[str, Tensor], style_d
     return {name: styles[name] for name in package.styles}
 
 
+def read_weights(folder_uri: str, package: Package) -> dict[str, Tensor]:
+    """The weights of a package that was checked.
+
+    Raises:
+        ModelError: they are missing or altered.
+    """
+    return _read_tensors(locations.join(folder_uri, "weights.safetensors"), package.weights_sha256)
+
+
 def _read_tensors(uri: str, sha256: str) -> dict[str, Tensor]:
     try:
         data = locations.read_bytes(uri)
@@ -218,11 +247,14 @@ def copy_package(from_uri: str, to_uri: str) -> None:
 
 def _card(package: Package) -> str:
     lines = [f"- {name}: {value}" for name, value in package.training.items()]
+    holds = f"Styles: {', '.join(package.styles)}."
+    if package.network == CLASSIFIER:
+        holds = f"Classes: {', '.join(package.options['classes'])}. It makes no pictures."
     return "\n".join(
         [
             f"# {package.network}, {len(package.styles)} style(s)",
             "",
-            f"Styles: {', '.join(package.styles)}. Images are RGB in [-1, 1], any height and width.",
+            f"{holds} Images are RGB in [-1, 1], any height and width.",
             f"sha256 {package.sha256}.",
             "",
             "## Training",

@@ -4,6 +4,7 @@ from typing import Any
 
 from stylejobs.core.choices import choose
 from stylejobs.core.methods.adain import Adain, AdainOptions
+from stylejobs.core.methods.classifier import Classification, ClassificationOptions
 from stylejobs.core.methods.content_gan import ContentGan, ContentGanOptions
 from stylejobs.core.methods.cut import FASTCUT, Cut, CutOptions
 from stylejobs.core.methods.cyclegan import Cyclegan, CycleganOptions
@@ -19,6 +20,8 @@ __all__ = [
     "PRESETS",
     "Adain",
     "AdainOptions",
+    "Classification",
+    "ClassificationOptions",
     "ContentGan",
     "ContentGanOptions",
     "Curve",
@@ -51,6 +54,7 @@ __all__ = [
 
 METHODS: dict[str, type[Method]] = {
     "adain": Adain,
+    "classifier": Classification,
     "content_gan": ContentGan,
     "cut": Cut,
     "cyclegan": Cyclegan,

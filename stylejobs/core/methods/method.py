@@ -58,8 +58,8 @@ class Step:
     """One step: its batch, where the training stands, and what an earlier turn left for a later one.
 
     Attributes:
-        batch: "content" images_BCHW and, where the method learns from a set, "style" images_BCHW (both float in
-            [-1, 1]) with "style_domain" int64 [B].
+        batch: "content" images_BCHW with "content_domain" int64 [B] and, where the method learns from a set, "style"
+            images_BCHW with "style_domain"; images are float in [-1, 1].
         kept: free for the method, empty at the beginning of every step.
     """
 
@@ -100,17 +100,20 @@ class Method(ABC):
         networks: what is trained, by name.
         frozen: modules that take part but are never trained.
         generator: what gets registered: one of `networks`, or a module that is made of them.
-        generator_name: its key in `NETWORKS`; `generator_options` are what it was built with, plain values.
+        generator_name: its key in `NETWORKS`, or "classifier".
+        generator_options: what it was built with, plain values.
         players: who moves, by name; a network belongs to one player.
         phases: the parts of the training, in order.
         weights: loss term -> weight, where the phase says nothing else.
         memory: what has to be remembered beside weights.
         reads: keys of the batch that the turns read.
         needs_backbone: whether `Ingredients.backbone` is read.
+        makes_pictures: whether what gets registered stylizes; what does not is a `Classifier`.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("content", "style")
     needs_backbone: ClassVar[bool] = False
+    makes_pictures: ClassVar[bool] = True
     options_class: ClassVar[type]
 
     networks: dict[str, nn.Module]
@@ -134,7 +137,7 @@ class Method(ABC):
 
     @abstractmethod
     def styles(self) -> dict[str, Tensor]:
-        """Style name -> code [D] for the package, by the present weights; empty where the weights are the style."""
+        """Style name -> code [D] for the package, by the present weights; none of what makes no pictures."""
 
     def weight(self, term: str, moment: Moment) -> float:
         """The weight of a loss term now; a turn need not compute a term whose weight is 0."""
