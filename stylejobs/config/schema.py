@@ -4,14 +4,14 @@ A key exists here when its feature exists: a key that nothing reads would be ign
 field here and one line in the frozen list of tests/config.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from stylejobs.config.methods import find_unread
-from stylejobs.config.places import REGISTERED, REGISTERED_WORDS, check_dest
+from stylejobs.config.places import check_dest
+from stylejobs.config.promoting import PromoteConfig
 from stylejobs.config.sections import (
     NAME_PATTERN,
     Actors,
@@ -141,28 +141,6 @@ class TrainConfig(Section):
                 [{"type": refuse(text), "loc": tuple(key.split(".")), "input": None} for key, text in faults.items()],
             )
         return self
-
-
-class PromoteConfig(Section):
-    """A registered version -> the alias that jobs follow."""
-
-    model: str = Field(description=f"Version to promote: {REGISTERED_WORDS}")
-    alias: str = Field("champion", max_length=100, description="Alias that moves")
-
-    @field_validator("model")
-    @classmethod
-    def _model_is_registered(cls, model: str) -> str:
-        if not REGISTERED.fullmatch(model):
-            raise refuse(f"wanted {REGISTERED_WORDS} (an alias lives in the registry); got {model!r}")
-        return model
-
-    @field_validator("alias")
-    @classmethod
-    def _alias_is_allowed(cls, alias: str) -> str:
-        # MLflow keeps `latest` and `v3` for its own URIs, and refuses them only when the alias is written.
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", alias) or re.fullmatch(r"latest|v[0-9]+", alias, re.IGNORECASE):
-            raise refuse(f"wanted letters, digits, _ and -, not `latest` or like `v3`; got {alias!r}")
-        return alias
 
 
 CONFIGS: dict[str, type[Section]] = {

@@ -18,8 +18,9 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from stylejobs.errors import InfrastructureError, StorageError
 from stylejobs.storage import locations
@@ -40,7 +41,7 @@ class Lease:
     def __init__(self, uri: str, owner: str, verb: str, beat_seconds: float):
         self.lost: str | None = None
         self._uri, self._owner, self._beat_seconds = uri, owner, beat_seconds
-        self._record = {"owner": owner, "verb": verb, "beat_seconds": beat_seconds, **_this_process()}
+        self._record = {"owner": owner, "verb": verb, "beat_seconds": beat_seconds, **this_process()}
         self._beat = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, name="lease", daemon=True)
@@ -104,7 +105,7 @@ def hold(dest: str, verb: str, beat_seconds: float = BEAT_SECONDS) -> Iterator[L
 
 
 def _is_alive(uri: str, held: dict) -> bool:
-    here = _this_process()
+    here = this_process()
     if held["machine"] is not None and held["machine"] == here["machine"]:
         return _started(held["pid"]) == held["started"]
     deadline = time.monotonic() + _STALE_BEATS * held["beat_seconds"]
@@ -131,9 +132,16 @@ def _describe(held: dict) -> str:
     return f"{held['verb']} on {held['host']}, process {held['pid']}"
 
 
-def _this_process() -> dict:
+def this_process() -> dict[str, Any]:
+    """This process, so that another one on the same machine can see whether it still runs."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "machine": _machine(), "started": _started(pid)}
+
+
+def has_ended(process: Mapping[str, Any]) -> bool:
+    """Whether a process, as `this_process` tells it, ran on this machine and is gone; False where nobody can tell."""
+    machine = process["machine"]
+    return machine is not None and machine == _machine() and _started(process["pid"]) != process["started"]
 
 
 def _machine() -> str | None:

@@ -1,4 +1,4 @@
-"""The model registry: versions that never change, and the aliases that move between them.
+"""The model registry: versions that never change. The aliases that move between them are in aliases.py.
 
 A package is registered as an MLflow pyfunc from code: the folder, the file that MLflow runs to load it, and this
 package's source. No pickle is written, so a version loads where MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false. All
@@ -154,30 +154,6 @@ def download_package(version: ModelVersion, into: str) -> str:
             )
         os.makedirs(into, exist_ok=True)
         return artifacts.download_artifacts(artifact_uri=f"{place}/{PACKAGE}", dst_path=into, tracking_uri=uri)
-
-
-def move_alias(name: str, version: str, alias: str) -> str | None:
-    """Points an alias at a version.
-
-    Args:
-        name: the registered model.
-        version: number of an existing version.
-        alias: made when it does not exist.
-
-    Returns:
-        The version that the alias pointed at before (which may be the same), or None.
-
-    Raises:
-        ModelError: the version does not exist, or the server does not allow the alias.
-        RegistryError: the server cannot be reached.
-    """
-    resolve_version(f"models:/{name}/{version}")
-    uri = tracking_uri()
-    client = open_client(uri)
-    with reaching(uri, refused=ModelError):
-        before = client.get_registered_model(name).aliases.get(alias)
-        client.set_registered_model_alias(name, alias, str(version))
-    return None if before is None else str(before)
 
 
 def _log_package(client: "MlflowClient", package_path: str, run_id: str, code_path: str, folder: str) -> "LoggedModel":

@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 
+from stylejobs.config.gating import load_gates
 from stylejobs.config.load import load_config
 from stylejobs.config.methods import OPTION_OF_KEY
 from stylejobs.config.schema import CONFIGS
@@ -23,7 +24,8 @@ REQUIRED = {
     "replay": ["dest=b", "key=c"],
 }
 METHOD = ["method=cyclegan"]
-FILES = sorted(CONF.rglob("*.yaml"))
+FILES = sorted(path for path in CONF.rglob("*.yaml") if not path.name.startswith("gates"))
+GATES = sorted(CONF.glob("evaluate/gates*.yaml"))
 
 
 def test_the_files_are_those_of_the_design():
@@ -48,6 +50,14 @@ def test_every_file_loads(path: Path):
         )
         if folder != "site":
             assert any(origin.startswith(str(path)) for origin in loaded.origins.values())
+
+
+@pytest.mark.parametrize("path", GATES, ids=lambda path: path.name)
+def test_gates_load_and_ask_for_content(path: Path):
+    rules, sha256 = load_gates(str(path))
+    asked = {gate.measure for gate in rules.hard}
+    assert {"edge_cosine", "identification", "clipped", "constant", "identity"} <= asked and len(sha256) == 64
+    assert ("style" in rules.improves) == (path.name == "gates.yaml") and len(GATES) >= 2
 
 
 @pytest.mark.parametrize("name", ["ingest", "stylize", "promote"])

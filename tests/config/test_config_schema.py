@@ -37,7 +37,7 @@ FROZEN = {
         evaluation.min_gain evaluation.content evaluation.style checkpoint.every checkpoint.keep
         checkpoint.retry_seconds data.readers data.threads data.prefetch {LIMITS} {SESSION}
         experiment run_name""",
-    "promote": "model alias",
+    "promote": "model alias rollback override reason gates evaluation_set max_age_hours junit summary",
     "stylize": f"""source where dest sink model styles style_weights style_plan variants include_source strength
         preserve_colour deblur deblur_below deblur_sigma_px deblur_amount deblur_noise seed size format quality plan
         rate canary canary_similarity retry retry_reasons snapshot deadline unit_mb row_group_mb max_bad micro_batch
@@ -236,3 +236,20 @@ def test_the_seed_of_verify_needs_a_sample():
     assert VerifyConfig(dest="a", sample=3, seed=7).seed == 7
     with pytest.raises(ValidationError, match="read only with sample=N"):
         VerifyConfig(dest="a", seed=7)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"override": True}, "wanted the reason"),
+        ({"override": True, "rollback": True, "reason": "x"}, "a rollback needs no verdict"),
+        ({"override": True, "reason": "x", "junit": "a.xml"}, "override=true reads none"),
+        ({"rollback": True, "summary": "a.md"}, "rollback=true reads none"),
+        ({"rollback": True, "evaluation_set": "0" * 12}, "rollback=true reads none"),
+        ({"evaluation_set": "0" * 11}, "12 to 64 lower-case hexadecimal digits"),
+        ({"max_age_hours": 0}, "greater than 0"),
+    ],
+)
+def test_promote_refuses_keys_that_mean_nothing_together(keys: dict, says: str):
+    with pytest.raises(ValidationError, match=says):
+        PromoteConfig(model="models:/m/1", **keys)

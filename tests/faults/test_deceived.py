@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from stylejobs.engine.registering import register_folder
+from stylejobs.tracking.client import open_client
 from stylejobs.tracking.mlflow_tracker import MlflowTracker
-from stylejobs.tracking.registry import move_alias, resolve_version
+from stylejobs.tracking.registry import resolve_version
 from tests.faults.conftest import NUM_UNITS, ROWS, assert_whole, contents, save_slow_model, write_source
 from tests.faults.processes import Job
 
@@ -79,10 +80,11 @@ def test_an_alias_that_moves_while_the_job_runs(
     for folder in (slow_model, str(tmp_path / "next")):
         register_folder(folder, "moving", run.run_id, {})
     run.finish("FINISHED")
-    move_alias("moving", "1", "champion")
+    client = open_client(tracking_store)
+    client.set_registered_model_alias("moving", "champion", "1")
     job = start("out", model="models:/moving@champion")
     job.wait_for_units(3)
-    move_alias("moving", "2", "champion")
+    client.set_registered_model_alias("moving", "champion", "2")
     job.wait_for_units(6)
     job.kill()
     again = start("out", model="models:/moving@champion")

@@ -44,7 +44,7 @@ def test_a_model_is_trained_registered_promoted_and_used(
     raw = load_package(trained.result["details"]["package"] + "/raw")
     assert raw.package.weights_sha256 != package.package.weights_sha256
 
-    promoted = verb("promote", "model=models:/tiny@candidate")
+    promoted = verb("promote", "model=models:/tiny@candidate", "override=true", "reason=test")
     assert promoted.exit_code == 0 and promoted.result["model"]["version"] == model["version"]
     arguments = (
         "source=shards",

@@ -13,7 +13,6 @@ from stylejobs.tracking.mlflow_tracker import MlflowTracker
 from stylejobs.tracking.registry import (
     ModelVersion,
     download_package,
-    move_alias,
     register_package,
     resolve_version,
 )
@@ -72,19 +71,6 @@ def test_registering_makes_the_next_version_and_moves_the_alias(store, made, cli
     assert resolve_version("models:/demo/1").aliases == ()
     assert client.get_model_version("demo", "1").tags["data"] == "s3://***@bucket"
     assert len(client.get_run(run_id).outputs.model_outputs) == 2
-
-
-def test_an_alias_moves_and_tells_where_it_was(store, made):
-    assert move_alias("demo", "1", "champion") is None
-    assert resolve_version("models:/demo@champion").version == "1"
-    assert move_alias("demo", "2", "champion") == "1"
-    assert move_alias("demo", "1", "champion") == "2"
-    assert resolve_version("models:/demo/1").aliases == ("champion",)
-    with pytest.raises(ModelError, match=r"versions 2, 1"):
-        move_alias("demo", "9", "champion")
-    assert resolve_version("models:/demo@champion").version == "1"
-    with pytest.raises(ModelError):
-        move_alias("demo", "1", "not/allowed")
 
 
 @pytest.mark.parametrize(
