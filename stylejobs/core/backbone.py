@@ -168,6 +168,24 @@ def build_random_backbone(seed: int) -> Backbone:
     return Backbone(f"random_squeezenet1_1_{seed}", "squeezenet1_1", weights)
 
 
+def fold_unit_input(kernel_OIHW: Tensor, bias_O: Tensor) -> tuple[Tensor, Tensor]:
+    """A first convolution of RGB in [0, 1], as one of the normalised RGB that a `Backbone` gives its first layer.
+
+    x = std * z + mean for each colour, so the kernel becomes W * std, and the bias grows by the sum of W * mean. Exact
+    at the border too where the convolution reflects there; not where it has zeros.
+
+    Args:
+        kernel_OIHW: float, I = 3; `bias_O` likewise.
+
+    Returns:
+        (kernel_OIHW, bias_O), float64.
+    """
+    mean_C, std_C = torch.tensor(_MEAN, dtype=torch.float64), torch.tensor(_STD, dtype=torch.float64)
+    wide_OIHW = kernel_OIHW.double()
+    shift_O = (wide_OIHW * mean_C[:, None, None]).sum(dim=(1, 2, 3))
+    return wide_OIHW * std_C[:, None, None], bias_O.double() + shift_O
+
+
 def _empty_features(architecture: str) -> nn.Sequential:
     # torchvision takes as long to import as torch; most processes that know backbones never build one.
     from torchvision import models

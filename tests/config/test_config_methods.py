@@ -33,7 +33,7 @@ from stylejobs.errors import ConfigError
 
 REQUIRED = ["content=a", "style=b", "name=c"]
 # What a network takes but no person sets: the method knows it.
-_INNER = {"domains", "adapter", "style_dim", "grid", "width_scale", "size_px", "inner"}
+_INNER = {"domains", "adapter", "style_dim", "grid", "width_scale", "size_px", "inner", "public"}
 
 
 def options_class(method: str) -> type:

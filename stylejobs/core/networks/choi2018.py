@@ -12,6 +12,7 @@ from stylejobs.core.networks.layers import (
     check_inputs,
     init_critic,
     init_normal,
+    pad_with,
     receptive_field_px,
 )
 from stylejobs.core.pixels import crop_to, pad_to_multiple
@@ -33,6 +34,8 @@ class LabelConditioned(nn.Module):
         width: channels of the stem; doubled by each stride-2 convolution.
         blocks: number of residual blocks.
         inner: channels inside the residual blocks; None takes 4 * width, what the blocks pass on.
+        public: exactly the public code, for weights that were trained with it: none of the differences below but the
+            last. Its norms are of the image alone, as where that code makes pictures (it never leaves training mode).
 
     Differs from paper: the stem's ReLU comes before its norm. A label adds a constant to each channel, and instance
     norm subtracts each channel's mean: after the published order the label is seen at the border only, where zeros are
@@ -46,20 +49,22 @@ class LabelConditioned(nn.Module):
 
     multiple = 4
 
-    def __init__(self, domains: int, width: int = 64, blocks: int = 6, inner: int | None = None):
+    def __init__(self, domains: int, width: int = 64, blocks: int = 6, inner: int | None = None, public: bool = False):
         super().__init__()
         if domains < 1 or width < 1 or blocks < 0:
             raise ValueError(f"wanted domains >= 1, width >= 1, blocks >= 0; got {domains}, {width} and {blocks}")
         self.style_dim = domains
-        self.stem = nn.Sequential(
-            build_conv(3 + domains, width, 7, bias=False), nn.ReLU(), build_norm("affine_instance", width)
-        )
+        norm_last = [nn.ReLU(), build_norm("affine_instance", width)]
+        stem = build_conv(3 + domains, width, 7, bias=False)
+        self.stem = nn.Sequential(stem, *(reversed(norm_last) if public else norm_last))
         self.encoder = nn.Sequential(*_build_down(width, 2 * width), *_build_down(2 * width, 4 * width))
         self.residual = nn.Sequential(
             *(ResidualBlock(4 * width, "affine_instance", bias=False, inner=inner) for _ in range(blocks))
         )
         self.decoder = nn.Sequential(*_build_up(4 * width, 2 * width), *_build_up(2 * width, width))
         self.head = build_conv(width, 3, 7, bias=False)
+        if public:
+            pad_with(self, "zeros")
         init_normal(self)
 
     def forward(self, content_BCHW: Tensor, style_BD: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stylejobs.core.backbone import Backbone, _empty_features
 from stylejobs.core.choices import choose
-from stylejobs.core.networks.layers import build_conv, check_inputs
+from stylejobs.core.networks.layers import bound, build_conv, check_inputs, pad_with
 from stylejobs.core.networks.park2019 import StyleAttention
 from stylejobs.core.pixels import crop_to, pad_to_multiple
 from stylejobs.core.precision import widen
@@ -27,8 +27,10 @@ _WIDTHS = {
 _DEFAULT_LAYERS = {"squeezenet1_1": "fire3", "vgg16": "relu4_1", "vgg19": "relu4_1"}
 
 
-def channel_moments(features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over its places: std = sqrt(variance + 1e-5), not Bessel-corrected.
+def channel_moments(features_BCHW: Tensor, correction: int = 0) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over its N places: std = sqrt(variance + 1e-5).
+
+    The variance divides by N - correction: 0 is the variance of these places, 1 is Bessel's correction.
 
     Returns:
         mean_BC and std_BC, float32 (float64 for float64 input) even under autocast.
@@ -37,11 +39,11 @@ def channel_moments(features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     [2.0, 1.0000050067901611]
     """
     wide_BCN = widen(features_BCHW).flatten(2)
-    variance_BC = wide_BCN.var(dim=2, correction=0)
+    variance_BC = wide_BCN.var(dim=2, correction=correction)
     return wide_BCN.mean(dim=2), (variance_BC + _EPS).sqrt()
 
 
-def adaptive_instance_norm(content_BCHW: Tensor, mean_BC: Tensor, std_BC: Tensor) -> Tensor:
+def adaptive_instance_norm(content_BCHW: Tensor, mean_BC: Tensor, std_BC: Tensor, correction: int = 0) -> Tensor:
     """Gives each channel another mean and deviation: std * (x - mean_x) / std_x + mean.
 
     Linear in (mean, std): with moments a * style + (1 - a) * content's own, the result is a * AdaIN + (1 - a) * x.
@@ -50,25 +52,26 @@ def adaptive_instance_norm(content_BCHW: Tensor, mean_BC: Tensor, std_BC: Tensor
         content_BCHW: features, any float dtype.
         mean_BC: the wanted means.
         std_BC: the wanted standard deviations, as `channel_moments` gives them.
+        correction: of the content's deviations, see `channel_moments`.
 
     Returns:
         features_BCHW, the content's shape and dtype.
 
     Source: Huang & Belongie 2017, arXiv:1703.06868, equation 8.
     """
-    own_mean_BC, own_std_BC = channel_moments(content_BCHW)
+    own_mean_BC, own_std_BC = channel_moments(content_BCHW, correction)
     scale_BC11 = (std_BC / own_std_BC)[:, :, None, None]
     moved_BCHW = (content_BCHW - own_mean_BC[:, :, None, None]) * scale_BC11 + mean_BC[:, :, None, None]
     return moved_BCHW.to(content_BCHW.dtype)
 
 
-def style_code(features_BCHW: Tensor, grid: int = 0) -> Tensor:
+def style_code(features_BCHW: Tensor, grid: int = 0, correction: int = 0) -> Tensor:
     """The code of a style's features: means, deviations, then the means of a grid x grid of equal parts, flattened.
 
     Returns:
-        style_BD, D = (2 + grid^2) * C, float32 or wider.
+        style_BD, D = (2 + grid^2) * C, float32 or wider; `correction` as in `channel_moments`.
     """
-    mean_BC, std_BC = channel_moments(features_BCHW)
+    mean_BC, std_BC = channel_moments(features_BCHW, correction)
     if grid == 0:
         return torch.cat([mean_BC, std_BC], dim=1)
     tokens_BCGG = F.adaptive_avg_pool2d(features_BCHW.to(mean_BC.dtype), grid)
@@ -89,15 +92,17 @@ class Encoder(nn.Module):
 
     Args:
         name: "squeezenet1_1", "vgg16" or "vgg19".
-        layer: the last layer, one of that backbone's.
+        layer: the last layer, one of that backbone's. `public`: its convolutions reflect, see `Adain`.
     """
 
-    def __init__(self, name: str, layer: str):
+    def __init__(self, name: str, layer: str, public: bool = False):
         super().__init__()
         self.layer, self.stride = layer, 2 ** _place(name, layer)[0]
         self.channels = _WIDTHS[name][_place(name, layer)[0]][_place(name, layer)[1]]
         self._reflect_px = (self.stride // 2, self.stride // 2 - 1) * 2 if name == "squeezenet1_1" else (0, 0, 0, 0)
         self.backbone = _build_truncated(name, layer)
+        if public:
+            pad_with(self.backbone, "reflect")
         self.register_buffer("scale", torch.ones(()))
 
     def train(self, mode: bool = True) -> "Encoder":
@@ -139,12 +144,13 @@ class Decoder(nn.Module):
         layer: the encoder's.
         width_scale: factor on the channels between the first and the last convolution.
 
-    Differs from paper: tanh at the end, because images are in [-1, 1].
+    Differs from paper: tanh at the end, because images are in [-1, 1]; with `public` they are cut off there.
     Source: Huang & Belongie 2017, arXiv:1703.06868, section 6.1; without norms as found there in section 7.1.
     """
 
-    def __init__(self, name: str, layer: str, width_scale: float = 1.0):
+    def __init__(self, name: str, layer: str, width_scale: float = 1.0, public: bool = False):
         super().__init__()
+        self.public = public
         if not 0 < width_scale <= 8:
             raise ValueError(f"wanted width_scale above 0 and at most 8; got {width_scale}")
         last_stage, last = _place(name, layer)
@@ -174,9 +180,9 @@ class Decoder(nn.Module):
             size: (height, width) of the encoded image, which is cut out of what the cells cover.
 
         Returns:
-            image_BCHW in (-1, 1).
+            image_BCHW in [-1, 1].
         """
-        return crop_to(torch.tanh(self.body(features_BCHW)), *size)
+        return crop_to(bound(self.body(features_BCHW), self.public), *size)
 
 
 class StyleTransform(nn.Module):
@@ -186,22 +192,22 @@ class StyleTransform(nn.Module):
 
     Args:
         channels: of the features.
-        grid: side of the grid of style tokens; 0 is AdaIN alone.
+        grid: side of the grid of style tokens; 0 is AdaIN alone. `correction`: see `channel_moments`.
 
     Differs from paper: Park & Lee 2019 add attention to the content's own features; here to the AdaIN of them, because
     means over the parts of a grid have lost the deviations inside the parts.
     """
 
-    def __init__(self, channels: int, grid: int = 0):
+    def __init__(self, channels: int, grid: int = 0, correction: int = 0):
         super().__init__()
-        self.channels, self.grid = channels, grid
+        self.channels, self.grid, self.correction = channels, grid, correction
         self.style_dim = (2 + grid * grid) * channels
         self.attention = StyleAttention(channels) if grid else None
 
     def forward(self, features_BCHW: Tensor, style_BD: Tensor) -> Tensor:
         """Features with the style's statistics: features_BCHW and style_BD of `style_code` to features_BCHW."""
         mean_BC, std_BC = style_BD[:, : self.channels], style_BD[:, self.channels : 2 * self.channels]
-        moved_BCHW = adaptive_instance_norm(features_BCHW, mean_BC, std_BC)
+        moved_BCHW = adaptive_instance_norm(features_BCHW, mean_BC, std_BC, self.correction)
         if self.attention is None:
             return moved_BCHW
         tokens_BCGG = style_BD[:, 2 * self.channels :].reshape(-1, self.channels, self.grid, self.grid)
@@ -224,6 +230,9 @@ class Adain(nn.Module):
         attention: also style attention, over a grid of style tokens.
         width_scale: factor on the decoder's channels.
         grid: side of the grid of style tokens, if there is attention.
+        public: as in the public PyTorch code, for weights that were trained with it: the encoder's convolutions
+            reflect at the border where torchvision's have zeros, deviations are Bessel-corrected, and the decoder is
+            linear, cut off at [-1, 1] in place of tanh.
 
     Source: Huang & Belongie 2017, arXiv:1703.06868; attention: Park & Lee 2019, arXiv:1812.02342.
     """
@@ -235,14 +244,15 @@ class Adain(nn.Module):
         attention: bool = False,
         width_scale: float = 1.0,
         grid: int = 8,
+        public: bool = False,
     ):
         super().__init__()
         layer = layer or choose("encoder", _DEFAULT_LAYERS, encoder)
         if attention and grid < 2:
             raise ValueError(f"wanted a grid of at least 2x2 style tokens; got {grid}")
-        self.encoder = Encoder(encoder, layer)
-        self.transform = StyleTransform(self.encoder.channels, grid if attention else 0)
-        self.decoder = Decoder(encoder, layer, width_scale)
+        self.encoder = Encoder(encoder, layer, public)
+        self.transform = StyleTransform(self.encoder.channels, grid if attention else 0, correction=int(public))
+        self.decoder = Decoder(encoder, layer, width_scale, public)
         self.multiple, self.style_dim = self.encoder.stride, self.transform.style_dim
 
     def forward(self, content_BCHW: Tensor, style_BD: Tensor) -> Tensor:
@@ -253,7 +263,7 @@ class Adain(nn.Module):
             style_BD: [B, style_dim], codes from `encode_style`, or mixes of them.
 
         Returns:
-            stylized_BCHW in (-1, 1), of the content's height and width.
+            stylized_BCHW in [-1, 1], of the content's height and width.
         """
         check_inputs(content_BCHW, style_BD, self.style_dim)
         features_BCHW = self.transform(self.encoder(content_BCHW), style_BD)
@@ -261,7 +271,7 @@ class Adain(nn.Module):
 
     def encode_style(self, style_BCHW: Tensor) -> Tensor:
         """The style code of each image: style_BD, see `style_code`."""
-        return style_code(self.encoder(style_BCHW), self.transform.grid)
+        return style_code(self.encoder(style_BCHW), self.transform.grid, self.transform.correction)
 
 
 def _place(name: str, layer: str) -> tuple[int, int]:

@@ -1,9 +1,8 @@
 """The feed-forward generator of Johnson, Alahi & Fei-Fei 2016: one style lives in its weights."""
 
-import torch
 from torch import Tensor, nn
 
-from stylejobs.core.networks.layers import ConvNormRelu, ResidualBlock, UpsampleBlock, build_conv, check_inputs
+from stylejobs.core.networks.layers import ConvNormRelu, ResidualBlock, UpsampleBlock, bound, build_conv, check_inputs
 from stylejobs.core.pixels import crop_to, pad_to_multiple
 
 # Below it, instance norm at a quarter of the size would have a handful of cells, and one cell has no variance at all.
@@ -17,6 +16,8 @@ class Johnson(nn.Module):
         width: channels of the stem; doubled by each stride-2 convolution.
         blocks: number of residual blocks.
         inner: channels inside the residual blocks; None takes 4 * width, what the blocks pass on.
+        public: as in PyTorch's public example, for weights that were trained with it: the head is linear, and what
+            leaves [-1, 1] is clamped, in place of tanh. Not for training: where it clamps there is no gradient.
 
     Differs from paper: instance norm in place of batch norm (Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022);
     reflection padding inside every convolution in place of one padding before the network; upsampling then convolution
@@ -30,8 +31,9 @@ class Johnson(nn.Module):
     multiple = 4
     style_dim = 0
 
-    def __init__(self, width: int = 32, blocks: int = 5, inner: int | None = None):
+    def __init__(self, width: int = 32, blocks: int = 5, inner: int | None = None, public: bool = False):
         super().__init__()
+        self.public = public
         if width < 1 or blocks < 0:
             raise ValueError(f"wanted width >= 1 and blocks >= 0; got {width} and {blocks}")
         self.encoder = nn.Sequential(
@@ -51,10 +53,10 @@ class Johnson(nn.Module):
             style_BD: [B, 0]: the style is in the weights.
 
         Returns:
-            stylized_BCHW in (-1, 1), of the content's height and width.
+            stylized_BCHW in [-1, 1], of the content's height and width.
         """
         check_inputs(content_BCHW, style_BD, self.style_dim)
         height, width = content_BCHW.shape[-2:]
         features_BCHW = self.encoder(pad_to_multiple(content_BCHW, self.multiple, _MIN_PX))
         features_BCHW = self.decoder(self.residual(features_BCHW))
-        return crop_to(torch.tanh(self.head(features_BCHW)), height, width)
+        return crop_to(bound(self.head(features_BCHW), self.public), height, width)

@@ -64,6 +64,16 @@ def build_conv(in_channels: int, out_channels: int, kernel_px: int, stride: int 
     return kind(in_channels, out_channels, kernel_px, stride, kernel_px // 2, bias=bias, padding_mode="reflect")
 
 
+def pad_with(module: nn.Module, padding_mode: str) -> None:
+    """Sets what all convolutions of a network see past the border, "zeros" or "reflect"; not the transposed ones.
+
+    For weights that were trained so: blocks here reflect, backbones have zeros.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            part.padding_mode = padding_mode
+
+
 class ImageConv(nn.Conv2d):
     """A convolution with a wide kernel to a few channels, three times faster in training on the CPU; see `build_conv`.
 
@@ -77,7 +87,8 @@ class ImageConv(nn.Conv2d):
         if plain or not torch.is_grad_enabled():
             return super().forward(features_BCHW)
         (kernel_px, _), (pad_px, _), channels = self.kernel_size, self.padding, self.out_channels
-        padded_BCHW = F.pad(features_BCHW, (pad_px,) * 4, mode="reflect")
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        padded_BCHW = F.pad(features_BCHW, (pad_px,) * 4, mode=mode)
         weight = self.weight.permute(2, 0, 1, 3).reshape(kernel_px * channels, self.in_channels, 1, kernel_px)
         rows_BRHW = F.conv2d(padded_BCHW, weight).contiguous()
         batch, _, height, width = rows_BRHW.shape
@@ -86,6 +97,11 @@ class ImageConv(nn.Conv2d):
         strides = (kernel_px * channels * plane, channels * plane + width, plane, width, 1)
         image_BCHW = rows_BRHW.as_strided(stacked, strides).sum(dim=1)
         return image_BCHW if self.bias is None else image_BCHW + self.bias[:, None, None]
+
+
+def bound(image_BCHW: Tensor, clamped: bool) -> Tensor:
+    """A head's result as an image in [-1, 1]: by tanh, or cut off where the weights were trained without one."""
+    return image_BCHW.clamp(-1.0, 1.0) if clamped else torch.tanh(image_BCHW)
 
 
 class ConvNormRelu(nn.Module):

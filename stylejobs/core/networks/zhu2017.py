@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylejobs.core.choices import choose
 from stylejobs.core.networks.layers import (
     InstanceNorm,
     ResidualBlock,
@@ -14,10 +15,18 @@ from stylejobs.core.networks.layers import (
     check_inputs,
     init_normal,
 )
+from stylejobs.core.networks.zhang2019 import BlurDown, BlurUp
 from stylejobs.core.pixels import crop_to, pad_to_multiple
 
-NORM_KINDS = ("instance", "batch", "none")
-UPSAMPLINGS = ("nearest", "transposed")
+NORM_KINDS = ("instance", "affine_instance", "batch", "none")
+SAMPLINGS = {
+    "nearest": ("strided", "nearest"),
+    "transposed": ("strided", "transposed"),
+    "antialiased": ("blurred", "blurred"),
+    "antialiased_down": ("blurred", "transposed"),
+    "antialiased_up": ("strided", "blurred"),
+}
+"""Upsampling -> how the sides are halved, and how they are doubled."""
 ADAPTER_CHANNELS = 16
 _MULTIPLE = 4
 # Below it, instance norm at a quarter of the size would have a handful of cells, and one cell has no variance at all.
@@ -30,11 +39,13 @@ class Resnet(nn.Module):
     Args:
         width: channels of the stem; doubled by each stride-2 convolution.
         blocks: number of residual blocks; the paper has 9 from 256 px on and 6 below.
-        norm: "instance" (no weights; the convolutions have biases), "none", or "batch", which is here for weights that
-            were trained with it and not for training: its statistics tie the rows of a batch together.
+        norm: "instance" (no weights; the convolutions have biases), "none", or for weights that were trained with it
+            "affine_instance" or "batch": the statistics of "batch" tie the rows of a training batch together.
         upsample: "nearest" doubles the sides and convolves, which leaves no checkerboard (Odena, Dumoulin & Olah 2016,
-            doi:10.23915/distill.00003); "transposed" convolves with strides of one half, as the public code does. Both
-            have the same number of weights, 11.38 M with the other defaults.
+            doi:10.23915/distill.00003); "transposed" convolves with strides of one half, as the public code does.
+            "antialiased" halves and doubles behind a blur (`zhang2019`), as the public code of CUT does;
+            "antialiased_down" and "antialiased_up" only the one, beside strides. All have the same number of weights,
+            11.38 M with the other defaults.
         tied: all residual blocks are one block, applied `blocks` times.
         adapter: an `Adapter` before the `Trunk`, so that two directions can share the trunk: see `share_trunk`.
         inner: channels inside the residual blocks; None takes 4 * width, what the blocks pass on.
@@ -142,18 +153,16 @@ class Trunk(nn.Module):
         super().__init__()
         if width < 1 or blocks < 1:
             raise ValueError(f"wanted width >= 1 and blocks >= 1; got {width} and {blocks}")
-        if upsample not in UPSAMPLINGS:
-            raise ValueError(f"wanted an upsampling out of {', '.join(UPSAMPLINGS)}; got {upsample!r}")
+        halving, doubling = choose("upsampling", SAMPLINGS, upsample)
         self.options = (width, blocks, norm, upsample, tied, in_channels, inner)
         bias, self.num_blocks = norm != "batch", blocks
         self.stem = _normed(build_conv(in_channels, width, 7, bias=bias), norm)
-        # Zeros at the border, as in the public code, so that its weights give its pictures.
-        self.down1 = _normed(nn.Conv2d(width, 2 * width, 3, 2, 1, bias=bias), norm)
-        self.down2 = _normed(nn.Conv2d(2 * width, 4 * width, 3, 2, 1, bias=bias), norm)
+        self.down1 = _build_down(width, 2 * width, norm, halving)
+        self.down2 = _build_down(2 * width, 4 * width, norm, halving)
         num_own = 1 if tied else blocks
         self.blocks = nn.ModuleList(ResidualBlock(4 * width, norm, bias, inner) for _ in range(num_own))
         self.decoder = nn.Sequential(
-            *_build_up(4 * width, 2 * width, norm, upsample), *_build_up(2 * width, width, norm, upsample)
+            *_build_up(4 * width, 2 * width, norm, doubling), *_build_up(2 * width, width, norm, doubling)
         )
         self.head = build_conv(width, 3, 7)
         init_normal(self)
@@ -225,11 +234,20 @@ def _normed(conv: nn.Conv2d | nn.ConvTranspose2d, norm: str) -> nn.Sequential:
     return nn.Sequential(conv, build_norm(norm, conv.out_channels, NORM_KINDS), nn.ReLU(inplace=True))
 
 
-def _build_up(in_channels: int, out_channels: int, norm: str, upsample: str) -> list[nn.Module]:
+def _build_down(in_channels: int, out_channels: int, norm: str, halving: str) -> nn.Sequential:
+    # Zeros at the border, as in the public code, so that its weights give its pictures.
+    conv = nn.Conv2d(in_channels, out_channels, 3, 2 if halving == "strided" else 1, 1, bias=norm != "batch")
+    down = _normed(conv, norm)
+    return down if halving == "strided" else down.append(BlurDown())
+
+
+def _build_up(in_channels: int, out_channels: int, norm: str, doubling: str) -> list[nn.Module]:
     bias = norm != "batch"
-    if upsample == "transposed":
+    if doubling == "transposed":
         conv = nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, output_padding=1, bias=bias)
         return [_normed(conv, norm)]
+    if doubling == "blurred":
+        return [BlurUp(), _normed(nn.Conv2d(in_channels, out_channels, 3, 1, 1, bias=bias), norm)]
     return [
         nn.Upsample(scale_factor=2, mode="nearest"),
         _normed(build_conv(in_channels, out_channels, 3, bias=bias), norm),
