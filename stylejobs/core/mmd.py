@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from stylejobs.core.backbone import Backbone, build_random_backbone
-from stylejobs.core.bootstrap import Interval, bootstrap_interval
+from stylejobs.core.bootstrap import Interval, bootstrap_interval, count_draws, mean_of_pairs
 from stylejobs.core.luma import luma
 
 _GREY_STD = 0.5
@@ -145,8 +145,10 @@ def mmd2(kernels: Kernels, x_RN: Tensor | None = None, y_RM: Tensor | None = Non
     """
     if min(kernels.xy_NM.shape) < 2:
         raise ValueError(f"wanted at least 2 images on both sides; got {list(kernels.xy_NM.shape)}")
-    x_RN, y_RM = (_counts(rows, kernel) for rows, kernel in ((x_RN, kernels.xx_NN), (y_RM, kernels.yy_MM)))
-    within_R = _mean_of_pairs(kernels.xx_NN, x_RN) + _mean_of_pairs(kernels.yy_MM, y_RM)
+    x_RN, y_RM = (
+        count_draws(rows, len(kernel)).to(kernel) for rows, kernel in ((x_RN, kernels.xx_NN), (y_RM, kernels.yy_MM))
+    )
+    within_R = mean_of_pairs(kernels.xx_NN, x_RN, alone=1.0) + mean_of_pairs(kernels.yy_MM, y_RM, alone=1.0)
     between_R = ((x_RN @ kernels.xy_NM) * y_RM).sum(dim=1) / (x_RN.sum(dim=1) * y_RM.sum(dim=1))
     return within_R - 2.0 * between_R
 
@@ -210,20 +212,3 @@ def style_gain(candidate: Kernels, baseline: Kernels, identity: Kernels, target:
         shape,
         seed=seed,
     )
-
-
-def _counts(rows_RN: Tensor | None, kernel_NN: Tensor) -> Tensor:
-    """How often each image is drawn: [R, N], float64."""
-    if rows_RN is None:
-        return kernel_NN.new_ones((1, len(kernel_NN)))
-    rows_RN = rows_RN.to(kernel_NN.device)
-    counts_RN = kernel_NN.new_zeros((len(rows_RN), len(kernel_NN)))
-    return counts_RN.scatter_add_(1, rows_RN, kernel_NN.new_ones(()).expand(rows_RN.shape))
-
-
-def _mean_of_pairs(kernel_NN: Tensor, counts_RN: Tensor) -> Tensor:
-    """Mean of the kernel over pairs of different images; 1 where a resample is one image alone."""
-    squared_RN = counts_RN.square()
-    pairs_R = counts_RN.sum(dim=1).square() - squared_RN.sum(dim=1)
-    total_R = ((counts_RN @ kernel_NN) * counts_RN).sum(dim=1) - (squared_RN @ kernel_NN.diagonal())
-    return torch.where(pairs_R > 0, total_R / pairs_R.clamp_min(1.0), 1.0)

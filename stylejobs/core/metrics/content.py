@@ -170,12 +170,15 @@ def _ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> tuple[Tensor, Tensor]:
 
 def _blur(image_BCHW: Tensor, window_px: int = _WINDOW_PX, sigma_px: float = _WINDOW_SIGMA_PX) -> Tensor:
     """Gaussian mean inside the image only; a window longer than a side shrinks to the largest odd size that fits."""
-    channels = image_BCHW.shape[1]
     for axis in (2, 3):
         side = image_BCHW.shape[axis]
         fitting_px = min(window_px, side - 1 + side % 2)
         offsets = torch.arange(fitting_px, dtype=image_BCHW.dtype, device=image_BCHW.device) - fitting_px // 2
         window = torch.exp(-offsets.square() / (2 * sigma_px**2))
-        kernel = (window / window.sum()).reshape((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1))
-        image_BCHW = F.conv2d(image_BCHW, kernel.expand(channels, -1, -1, -1), groups=channels)
+        # Shifted images in a sum: a convolution in float64 takes 1.6 times as long for 11 px, and as long for 5 px.
+        weights, inside = (window / window.sum()).tolist(), side - fitting_px + 1
+        blurred_BCHW = image_BCHW.narrow(axis, 0, inside) * weights[0]
+        for shift, weight in enumerate(weights[1:], start=1):
+            blurred_BCHW.add_(image_BCHW.narrow(axis, shift, inside), alpha=weight)
+        image_BCHW = blurred_BCHW
     return image_BCHW
