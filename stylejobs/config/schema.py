@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from stylejobs.config.adopting import AdoptConfig, ExportConfig
 from stylejobs.config.methods import find_unread
 from stylejobs.config.places import check_dest
 from stylejobs.config.promoting import PromoteConfig
@@ -146,8 +147,10 @@ class TrainConfig(Section):
 CONFIGS: dict[str, type[Section]] = {
     "ingest": IngestConfig,
     "train": TrainConfig,
+    "adopt": AdoptConfig,
     "promote": PromoteConfig,
     "stylize": StylizeConfig,
     "verify": VerifyConfig,
     "replay": ReplayConfig,
+    "export": ExportConfig,
 }

@@ -73,14 +73,27 @@ def pin_model(uri: str, styles: Sequence[str] | None, dest: str, scratch: str, r
     is_alias = uri.startswith(REGISTERED) and "@" in uri
     if is_alias and is_planned and not renew and locations.exists(locations.join(pinned_uri(dest), "model.json")):
         return held_model(dest, plan)
-    if uri.startswith(BUILTIN):
-        name, version, package_uri = uri.removeprefix(BUILTIN), "builtin", _builtin(uri, scratch)
-    elif uri.startswith(REGISTERED):
-        name, version, package_uri = _registered(uri, scratch)
-    else:
-        name, version, package_uri = os.path.basename(uri.rstrip("/")), "", uri
+    name, version, package_uri = find_package(uri, scratch)
     described = {"uri": uri, "name": name, "version": version, "sha256": read_package(package_uri).sha256}
     return _pinned(described, _with_styles(package_uri, wanted, os.path.join(scratch, "pinned"), uri))
+
+
+def find_package(uri: str, scratch: str) -> tuple[str, str, str]:
+    """Name, version and package of a model, which is the one that the registry has the sha256 of.
+
+    Args:
+        uri: as of `pin_model`.
+        scratch: a local folder for the package of a registered or built-in model.
+
+    Raises:
+        ModelError: there is no such model, or its package is not the registered one.
+        RegistryError: the registry cannot be reached.
+    """
+    if uri.startswith(BUILTIN):
+        return uri.removeprefix(BUILTIN), "builtin", _builtin(uri, scratch)
+    if uri.startswith(REGISTERED):
+        return _registered(uri, scratch)
+    return os.path.basename(uri.rstrip("/")), "", uri
 
 
 def held_model(dest: str, plan: dict) -> PinnedModel:

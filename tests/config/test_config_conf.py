@@ -22,6 +22,8 @@ REQUIRED = {
     "stylize": ["source=a", "dest=b", "model=models:/m@champion"],
     "verify": ["dest=b"],
     "replay": ["dest=b", "key=c"],
+    "adopt": ["checkpoint=a", "family=cut", "name=m"],
+    "export": ["model=a", "out=b.safetensors"],
 }
 METHOD = ["method=cyclegan"]
 FILES = sorted(path for path in CONF.rglob("*.yaml") if not path.name.startswith("gates"))

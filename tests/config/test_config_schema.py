@@ -18,6 +18,8 @@ CLUSTER = f"{ACTORS} cluster.actor_gpus cluster.threads"
 PRICES = "prices.gpu_hour prices.cpu_hour"
 # Growth is a decision: a new key is a promise to everybody's scripts. Add it here in the same change, or leave it out.
 FROZEN = {
+    "adopt": "checkpoint family name sha256 encoder encoder_sha256 styles experiment run_name",
+    "export": "model out",
     "ingest": f"""source dest max_bad shard_mb row_group_mb max_side labels labels_csv image_column
         {MAX_BAD_OF} {LIMITS} {ACTORS}""",
     "train": f"""method content style name steps workers min_workers size_px load_px batch precision compile seed
@@ -58,6 +60,8 @@ def test_keys_are_frozen(verb: str):
 def test_required_keys_are_those_of_the_contract():
     required = {verb: [k for k, f in list_fields(m).items() if f.is_required()] for verb, m in CONFIGS.items()}
     assert required == {
+        "adopt": ["checkpoint", "family", "name"],
+        "export": ["model", "out"],
         "ingest": ["source", "dest"],
         "train": ["method", "content", "style", "name"],
         "promote": ["model"],
@@ -86,6 +90,10 @@ def test_every_key_is_described_and_numbers_have_a_unit_and_a_bound(verb: str):
 def test_defaults_satisfy_their_own_bounds(verb: str):
     required = {"ingest": {"source": "a", "dest": "b"}, "train": TRAIN, "promote": {"model": "models:/m/1"}}
     required |= {"verify": {"dest": "b"}, "replay": {"dest": "b", "key": "c"}}
+    required |= {
+        "adopt": {"checkpoint": "a", "family": "cut", "name": "m"},
+        "export": {"model": "a", "out": "b.safetensors"},
+    }
     config = CONFIGS[verb](**required.get(verb, STYLIZE))
     assert CONFIGS[verb].model_validate(config.model_dump()) == config
 
