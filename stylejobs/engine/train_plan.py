@@ -54,7 +54,7 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
         UsageError: the method cannot be built of these options, or there is no run to go on with.
         DriftError: the run to go on with was told something else.
     """
-    from stylejobs.engine.train_settings import build, read_backbone
+    from stylejobs.engine.train_settings import build, pin_backbone
 
     _check_cpus(config)
     if config.load_px is not None and config.load_px < config.size_px:
@@ -67,7 +67,7 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
     run = go_on(config, data) if config.resume else begin(config, data, config.steps * config.workers * config.batch)
     settings = _settings(config, content, style, run)
     _check_counts(config, content, style, settings)
-    backbone = read_backbone(settings)
+    settings, backbone = pin_backbone(settings)
     _check_layers(config, backbone)
     try:
         method = build(settings, backbone)

@@ -1,6 +1,6 @@
 """What a training worker is told, as plain values that travel, and the method that is built of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from stylejobs.engine.datasets import CropSettings
 from stylejobs.errors import ModelError
 from stylejobs.records.codec import decode_image
 from stylejobs.records.resize import resize_short_side
-from stylejobs.storage.weights import read_backbone_weights
+from stylejobs.storage.weights import pin_backbone_weights
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,19 @@ def read_backbone(settings: TrainSettings) -> Backbone | None:
     Raises:
         ModelError: its weights are missing, altered, or another network's.
     """
+    return pin_backbone(settings)[1]
+
+
+def pin_backbone(settings: TrainSettings) -> tuple[TrainSettings, Backbone | None]:
+    """`read_backbone`, and settings with the digest of what was read: with these, workers take no other weights."""
     if settings.backbone is None:
-        return None
+        return settings, None
     name, place = settings.backbone["name"], settings.backbone["weights"]
-    weights = read_backbone_weights(place, settings.backbone["sha256"])
+    weights = pin_backbone_weights(place, settings.backbone["sha256"])
+    wide_layers = settings.options.get("content_kind") == "fc6_fc7"
+    pinned = replace(settings, backbone={**settings.backbone, "sha256": weights.sha256})
     try:
-        return build_backbone(name, weights, wide_layers=settings.options.get("content_kind") == "fc6_fc7")
+        return pinned, build_backbone(name, weights.tensors, wide_layers=wide_layers)
     except ValueError as error:
         raise ModelError(f"backbone.weights={place}: {error}") from error
 
