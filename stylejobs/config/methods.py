@@ -29,6 +29,7 @@ GENERATOR_OPTIONS = {
     "attention_recurrent": "width steps",
     "adain": "encoder layer attention",
     "exemplar": "width encoder layer attention latent size_px",
+    "classifier": "width",
 }
 CRITIC_OPTIONS = {
     "patch": "width layers norm",
@@ -48,6 +49,7 @@ GENERATORS = {
     "content_gan": ("resnet", "label_conditioned", "style_modulated"),
     "exemplar": ("exemplar",),
     "adain": ("adain",),
+    "classifier": ("classifier",),
 }
 CRITICS = {
     "cyclegan": ("patch", "multiscale", "patch_domain", "dcgan"),
@@ -78,6 +80,7 @@ _OPTIONS = {
     "exemplar": f"{_ADAM} optim.critic_lr optim.critic_steps backbone.style_layers loss.content loss.style loss.tv "
     "loss.adversarial loss.gradient_penalty loss.drift loss.entropy loss.style_kind recipe.phases",
     "adain": "optim.lr backbone.style_layers loss.content loss.style loss.tv loss.style_kind",
+    "classifier": f"{_ADAM} optim.decay_from",
 }
 OPTION_KEYS = {method: tuple(keys.split()) for method, keys in _OPTIONS.items()}
 """Method -> the keys of its options."""
@@ -106,6 +109,7 @@ _DEPENDENT = {
     *(f"generator.{n}" for n in Generator.model_fields),
     *(f"critic.{n}" for n in Critic.model_fields),
 }
+_KEYS_OF_STYLES = ("style", "evaluation.every_images", "evaluation.content", "evaluation.style")
 
 
 def find_unread(values: Mapping[str, Any]) -> dict[str, str]:
@@ -118,7 +122,7 @@ def find_unread(values: Mapping[str, Any]) -> dict[str, str]:
     method = given.get("method")
     if method not in GENERATORS:
         return {}
-    problems: dict[str, str] = {}
+    problems = _problems_of_style(method, given)
     names: dict[str, str | None] = {}
     for part, table, options in (("generator", GENERATORS, GENERATOR_OPTIONS), ("critic", CRITICS, CRITIC_OPTIONS)):
         key, name = f"{part}.name", given.get(f"{part}.name")
@@ -130,6 +134,15 @@ def find_unread(values: Mapping[str, Any]) -> dict[str, str]:
         if key in _DEPENDENT and key not in read:
             problems.setdefault(key, _reason(key, method, names, read))
     return problems
+
+
+def _problems_of_style(method: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """All methods learn a style, but the one that learns labels."""
+    if method == "classifier":
+        reason = "is not read by method=classifier, which learns the labels of `content`; leave it out"
+        return {key: reason for key in _KEYS_OF_STYLES if key in given}
+    wanted = f"required by method={method}, not set: one image, or a set of them like content [local path or s3:// URI]"
+    return {} if "style" in given else {"style": wanted}
 
 
 def _reason(key: str, method: str, names: Mapping[str, str | None], read: Iterable[str]) -> str:

@@ -74,13 +74,16 @@ class IngestConfig(Section):
 
 
 class TrainConfig(Section):
-    """Images x style -> a registered version, alias `candidate`."""
+    """Images x style, or their labels -> a registered version, alias `candidate`."""
 
     method: Method = Field(description="Training method")
     content: str = Field(
         description="Images to train on: image shards, Parquet, folder, WebDataset [path or s3:// URI]"
     )
-    style: str = Field(description="Style: one image, or a set of them like content [local path or s3:// URI]")
+    style: str | None = Field(
+        None,
+        description="Style: one image, or a set of them like content; none = of method=classifier [path or s3:// URI]",
+    )
     name: str = Field(pattern=NAME_PATTERN, max_length=200, description="Registered model that gets the new version")
     steps: int = Field(40000, ge=1, description="Optimizer steps [count]")
     workers: int = Field(2, ge=1, le=4096, description="Training processes (DDP ranks) [count]")

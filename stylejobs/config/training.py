@@ -10,7 +10,9 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from stylejobs.config.sections import SHA256_PATTERN, Fraction, Section, refuse
 
-Method = Literal["cyclegan", "cut", "fastcut", "stargan", "fast", "fst", "content_gan", "exemplar", "adain"]
+Method = Literal[
+    "cyclegan", "cut", "fastcut", "stargan", "fast", "fst", "content_gan", "exemplar", "adain", "classifier"
+]
 BackboneName = Literal["squeezenet1_1", "vgg16", "vgg19"]
 Weight = Annotated[float, Field(ge=0)]
 _NONE = "none = the method's"
@@ -29,6 +31,7 @@ class Generator(Section):
             "attention_recurrent",
             "adain",
             "exemplar",
+            "classifier",
         ]
         | None
     ) = Field(None, description=f"Network; {_NONE}")

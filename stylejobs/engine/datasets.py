@@ -28,8 +28,8 @@ class TrainingBatch:
     """What one step of one worker is trained on.
 
     Attributes:
-        tensors: "content" float32 [B, 3, size, size] in [-1, 1]; where a style set is read "style", likewise, and
-            "style_domain" int64 [B].
+        tensors: "content" float32 [B, 3, size, size] in [-1, 1] and "content_domain" int64 [B]; where a style set is
+            read "style" and "style_domain", likewise.
         keys: set -> the key of each row's image.
         cursors: set -> where its order stands behind this batch, see `ImageOrder.cursor`.
     """
@@ -85,8 +85,7 @@ def iterate_batches(orders: Mapping[str, ImageOrder], settings: CropSettings) ->
             for role, order in orders.items():
                 images, tensors[role] = _take(role, order, settings, decoders)
                 keys[role] = tuple(image.key for image in images)
-                if role == "style":
-                    tensors["style_domain"] = torch.tensor([image.domain for image in images], dtype=torch.int64)
+                tensors[f"{role}_domain"] = torch.tensor([image.domain for image in images], dtype=torch.int64)
             return TrainingBatch(tensors, keys, {role: order.cursor() for role, order in orders.items()})
 
         waiting: deque[Future[TrainingBatch]] = deque(ahead.submit(make) for _ in range(max(1, settings.prefetch)))

@@ -24,7 +24,7 @@ _TOO_FEW = "{role}=: a worker has fewer images than {fewest}; lower batch or wor
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One picture of a set; `domain` is 0 for content, and the number of its style domain otherwise.
+    """One picture of a set; `domain` is the number of its label: of content without labels 0, of style from 1 on.
 
     Attributes:
         data: the whole file; None where it could not be read.

@@ -1,6 +1,7 @@
 """What a training needs, read before anything starts: its data, its style, its method built once, its run."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,14 +9,9 @@ from stylejobs.config.methods import GENERATORS, OPTION_OF_KEY
 from stylejobs.config.schema import TrainConfig
 from stylejobs.config.sections import flatten
 from stylejobs.engine.jobs import limits_of
+from stylejobs.engine.set_names import unique_names
 from stylejobs.engine.train_run import RunRecord, begin, digest_of_set, go_on
-from stylejobs.engine.training_sets import (
-    TrainingSet,
-    plan_content,
-    plan_style,
-    sample_images,
-    unique_names,
-)
+from stylejobs.engine.training_sets import TrainingSet, plan_content, plan_style, sample_images
 from stylejobs.errors import ModelError, SourceError, StyleError, UsageError
 from stylejobs.storage import locations
 
@@ -61,12 +57,13 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
         raise UsageError(f"load_px={config.load_px}: wanted at least size_px={config.size_px}, the side of the crops")
     if config.min_workers is not None and config.min_workers > config.workers:
         raise UsageError(f"min_workers={config.min_workers}: wanted at most workers={config.workers}")
-    content = plan_content(config.content, config.image_column)
-    style = plan_style(config.style, config.image_column, _reads_labels(config))
-    data = {"content": digest_of_set(content.source), "style": digest_of_set(style.source)}
+    sets = {"content": plan_content(config.content, config.image_column, labelled=config.method == "classifier")}
+    if config.style is not None:
+        sets["style"] = plan_style(config.style, config.image_column, _reads_labels(config))
+    data = {role: digest_of_set(planned.source) for role, planned in sets.items()}
     run = go_on(config, data) if config.resume else begin(config, data, config.steps * config.workers * config.batch)
-    settings = _settings(config, content, style, run)
-    _check_counts(config, content, style, settings)
+    settings = _settings(config, sets, run)
+    _check_counts(config, sets, settings)
     settings, backbone = pin_backbone(settings)
     _check_layers(config, backbone)
     try:
@@ -81,7 +78,6 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
     if config.repair.on if config.repair.on is not None else has_critic:
         cooldown = config.repair.cooldown_images
         settings = replace(settings, repair={} if cooldown is None else {"cool_down_images": cooldown})
-    sets = {"content": content, "style": style}
     return TrainingPlan(run, {role: sets[role] for role in method.reads}, settings)
 
 
@@ -90,8 +86,8 @@ def _reads_labels(config: TrainConfig) -> bool:
     return "label_conditioned" in (config.generator.name or GENERATORS[config.method][0])
 
 
-def _check_counts(config: TrainConfig, content: TrainingSet, style: TrainingSet, settings: "TrainSettings") -> None:
-    num_images = content.source.num_rows
+def _check_counts(config: TrainConfig, sets: Mapping[str, TrainingSet], settings: "TrainSettings") -> None:
+    num_images = sets["content"].source.num_rows
     if num_images is not None and num_images < config.workers * config.batch:
         raise SourceError(
             f"content={config.content}: {num_images} images are fewer than one step of {config.workers} workers x "
@@ -100,8 +96,8 @@ def _check_counts(config: TrainConfig, content: TrainingSet, style: TrainingSet,
     if config.method not in _LEARN_DOMAINS:
         return
     for planned, sample, kind in (
-        (content, settings.content_images, SourceError),
-        (style, settings.style_images, StyleError),
+        (sets["content"], settings.content_images, SourceError),
+        (sets["style"], settings.style_images, StyleError),
     ):
         few = [planned.names[number] for number, count in planned.counts.items() if count < 2]
         if few or len(sample) < 2:
@@ -120,7 +116,7 @@ def _check_layers(config: TrainConfig, backbone: "Backbone | None") -> None:
         )
 
 
-def _settings(config: TrainConfig, content: TrainingSet, style: TrainingSet, run: RunRecord) -> "TrainSettings":
+def _settings(config: TrainConfig, sets: Mapping[str, TrainingSet], run: RunRecord) -> "TrainSettings":
     from stylejobs.core.methods import METHODS, PRESETS
     from stylejobs.engine.checkpointing import CheckpointSettings
     from stylejobs.engine.train_settings import TrainSettings
@@ -128,20 +124,24 @@ def _settings(config: TrainConfig, content: TrainingSet, style: TrainingSet, run
     limits = limits_of(config.limits)
     method = METHODS[PRESETS.get(config.method, (config.method, {}))[0]]
     most = _NUM_FAST_STYLE_IMAGES if config.method == "fast" else _NUM_STYLE_IMAGES
-    style_images = sample_images(style, limits, most, evenly=True)
+    content, style = sets["content"], sets.get("style")
+    style_images = sample_images(style, limits, most, evenly=True) if style else {}
+    crops = _crops(config)
+    # What is named is shown whole, at the scale of the crops.
+    own = {} if method.makes_pictures else {"size_px": crops.whole_px}
     values = flatten(config)
     return TrainSettings(
         method=config.method,
         options={field: values[key] for key, field in OPTION_OF_KEY.items() if values[key] is not None},
-        generator=_given(config.generator, has_choice=len(GENERATORS[config.method]) > 1),
+        generator=_given(config.generator, has_choice=len(GENERATORS[config.method]) > 1) | own,
         critic=_given(config.critic, has_choice=True),
         backbone=config.backbone.model_dump() if method.needs_backbone else None,
         style_images=dict(zip(unique_names(list(style_images)), style_images.values(), strict=True)),
         style_size_px=config.style_size_px,
         content_images=tuple(sample_images(content, limits, _NUM_CONTENT_IMAGES, evenly=False).values()),
-        domains=_domains(content, style),
+        domains=_domains(content, style) if style else tuple(content.names.values()),
         num_images=run.num_images,
-        crops=_crops(config),
+        crops=crops,
         seed=config.seed,
         package_uri=locations.join(run.uri, "package"),
         training={
@@ -160,21 +160,21 @@ def _settings(config: TrainConfig, content: TrainingSet, style: TrainingSet, run
         sample_every=config.sample_every,
         log_every=config.log_every,
         checkpoints=CheckpointSettings(run.uri, **config.checkpoint.model_dump()),
-        evaluation=_evaluation(config, content, style),
+        evaluation=_evaluation(config, sets),
         hang_seconds=config.hang_seconds,
         readers=config.data.readers,
     )
 
 
-def _evaluation(config: TrainConfig, content: TrainingSet, style: TrainingSet) -> "EvaluationSettings | None":
+def _evaluation(config: TrainConfig, sets: Mapping[str, TrainingSet]) -> "EvaluationSettings | None":
     """The frozen set: of places of its own, or a sample of what is trained on."""
     from stylejobs.engine.train_settings import EvaluationSettings
 
     e = config.evaluation
     if e.every_images is None:
         return None
-    planned_content = plan_content(e.content, config.image_column) if e.content else content
-    planned_style = plan_style(e.style, config.image_column, labelled=False) if e.style else style
+    planned_content = plan_content(e.content, config.image_column) if e.content else sets["content"]
+    planned_style = plan_style(e.style, config.image_column, labelled=False) if e.style else sets["style"]
     limits = limits_of(config.limits)
     return EvaluationSettings(
         e.every_images,

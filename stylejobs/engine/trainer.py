@@ -46,7 +46,8 @@ def train(config: TrainConfig, plan: TrainingPlan) -> Trained:
     run = plan.run
     tags = {"stylejobs.verb": "train", "stylejobs.training": run.run_id, "stylejobs.config_sha256": run.digest}
     # What MLflow shows as the run's description.
-    about = f"{config.method}: {config.content} in the style of {config.style}. To go on: `resume={run.folder}`."
+    learned = f"in the style of {config.style}" if config.style else "and its labels"
+    about = f"{config.method}: {config.content} {learned}. To go on: `resume={run.folder}`."
     tags |= {**code_tags(), "mlflow.note.content": about}
     run_name = config.run_name or f"train {config.name}"
     with (

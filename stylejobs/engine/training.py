@@ -143,7 +143,7 @@ class Training:
         last = standing.images_seen >= s.num_images
         if number % s.log_every == 0 or last:
             self._log(number, taken, moment.phase.name)
-        if number % s.sample_every == 0 or last:
+        if method.makes_pictures and (number % s.sample_every == 0 or last):
             self._watch.sample(number, self._package.sample_rows)
         if taken.non_finite is None:
             self._measure_and_keep(number, before, last)

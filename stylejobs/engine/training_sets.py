@@ -7,21 +7,21 @@ Ray Data calls `read_rows` (training_reader.py), decoding and cropping is in `da
 import itertools
 import json
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stylejobs.engine.set_names import place_name, unique_names
 from stylejobs.errors import RowError, SourceError, StyleError
 from stylejobs.records.batches import number_of, training_table
 from stylejobs.records.codec import Limits, decode_image
 from stylejobs.storage import locations
 from stylejobs.storage.reading import UnitRows, read_unit
-from stylejobs.storage.sources import IMAGE_ENDINGS, PARQUET_ENDINGS, TAR_ENDINGS, Source, Unit, plan_source
+from stylejobs.storage.sources import PARQUET_ENDINGS, TAR_ENDINGS, Source, Unit, plan_source
 
 LABEL_COLUMN = "label"
 """Where `ingest labels=folder` puts the name of a picture's folder."""
@@ -62,14 +62,30 @@ class TrainingSet:
         return self.source.summary()["bytes"] <= _KEPT_IN_MEMORY_BYTES
 
 
-def plan_content(uri: str, image_column: str | None) -> TrainingSet:
+def plan_content(uri: str, image_column: str | None, labelled: bool = False) -> TrainingSet:
     """Plans the content: image shards, any Parquet with images, a folder of images, or WebDataset tars. Domain 0.
 
+    Args:
+        labelled: each label is a domain that is named as it is, numbered from 0 in the order of names: the column
+            `label` of Parquet, the folder of image files.
+
     Raises:
-        SourceError: nothing is there, or nothing usable is in it.
+        SourceError: nothing is there, or nothing usable is in it; of a labelled set an image without a label, or fewer
+            than two labels.
         StorageError: the storage cannot be reached.
     """
     source = plan_source(uri, _UNIT_BYTES, image_column)
+    if labelled:
+        by_unit = _count_labels(source)
+        labels = sorted({label for counted in by_unit for label in counted})
+        if "" in labels or len(labels) < 2:
+            few = "images without a label" if "" in labels else f"one label, {labels[0]}, alone"
+            raise SourceError(
+                f"content={uri}: holds {few}; wanted a label for every image, and two or more of them: the folder of "
+                "image files, or the column `label` of Parquet (ingest labels=folder); tars have none"
+            )
+        numbers = {label: number for number, label in enumerate(labels)}
+        return _by_label("content", uri, source, by_unit, (numbers, {label: label for label in labels}))
     counts = {} if source.num_rows is None else {0: source.num_rows}
     every = {0: tuple(range(len(source.units)))}
     return TrainingSet("content", uri, source, {"": 0}, {0: place_name(uri)}, counts, every)
@@ -96,13 +112,22 @@ def plan_style(uri: str, image_column: str | None, labelled: bool) -> TrainingSe
     names = dict(zip(raw, unique_names(list(raw.values()), folders=False), strict=True))
     ordered = sorted(names, key=names.__getitem__)
     numbers = {label: number for number, label in enumerate(ordered, start=1)}
+    return _by_label("style", uri, source, by_unit, (numbers, names))
+
+
+def _by_label(
+    role: str, uri: str, source: Source, by_unit: list[Counter[str]], labels: tuple[dict[str, int], dict[str, str]]
+) -> TrainingSet:
+    """A set whose domains are labels; of `labels` the numbers, in order, and the names."""
+    numbers, names = labels
     totals = sum(by_unit, Counter())
-    counts = {} if source.num_rows is None else {numbers[label]: totals[label] for label in ordered}
+    counts = {} if source.num_rows is None else {number: totals[label] for label, number in numbers.items()}
     places = {
-        numbers[label]: tuple(unit for unit, labels in enumerate(by_unit) if label in labels) for label in ordered
+        number: tuple(unit for unit, counted in enumerate(by_unit) if label in counted)
+        for label, number in numbers.items()
     }
-    named = {numbers[label]: names[label] for label in ordered}
-    return TrainingSet("style", uri, source, numbers, named, counts, places)
+    named = {number: names[label] for label, number in numbers.items()}
+    return TrainingSet(role, uri, source, numbers, named, counts, places)
 
 
 def _plan_style_source(uri: str, image_column: str | None) -> Source:
@@ -146,44 +171,6 @@ def _count_of_row_groups(parquet: pq.ParquetFile, unit: Unit) -> Counter[str]:
 
 def _folder(name: str) -> str:
     return os.path.basename(os.path.dirname(name))
-
-
-def place_name(uri: str) -> str:
-    """The last part of a place without its ending, as a name.
-
-    >>> place_name("s3://art/old masters.v2/"), place_name("starry night.jpg"), place_name("a/b.tar.gz")
-    ('old-masters.v2', 'starry-night', 'b')
-    """
-    return unique_names([uri.rstrip("/")])[0]
-
-
-def unique_names(texts: Sequence[str], folders: bool = True) -> list[str]:
-    """Names of letters, digits and . _ - for keys or labels, no two the same.
-
-    Args:
-        folders: the texts are paths: a name is made of the last part without its ending, and of the whole path where
-            that is taken.
-
-    >>> unique_names(["a/one.jpg", "b/one.png", "b/one.jpg"])
-    ['one', 'b-one', 'b-one-2']
-    """
-    endings = sorted(IMAGE_ENDINGS + PARQUET_ENDINGS + TAR_ENDINGS, key=len, reverse=True)
-    names: dict[str, None] = {}
-    for text in texts:
-        path = text
-        if folders:
-            path = next((text[: -len(ending)] for ending in endings if text.lower().endswith(ending)), text)
-        short, whole = (_clean(part) for part in (os.path.basename(path) if folders else path, path))
-        name = short if short not in names else whole
-        number = 2
-        while name in names:
-            name, number = f"{whole}-{number}", number + 1
-        names[name] = None
-    return list(names)
-
-
-def _clean(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "style"
 
 
 @dataclass(frozen=True)

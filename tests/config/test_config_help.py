@@ -19,7 +19,7 @@ def test_help_names_every_key_with_its_description(verb: str):
 @pytest.mark.parametrize(
     ("verb", "key", "line"),
     [
-        ("train", "method", "cyclegan|cut|fastcut|stargan|fast|fst|content_gan|exemplar|adain; REQUIRED"),
+        ("train", "method", "cyclegan|cut|fastcut|stargan|fast|fst|content_gan|exemplar|adain|classifier; REQUIRED"),
         ("train", "size_px", "whole number >= 32, <= 4096, multiple of 4; default 256"),
         ("train", "optim.lr", "number > 0, <= 1|none; default none"),
         ("train", "recipe.adapters", "true|false|none; default none"),

@@ -28,12 +28,13 @@ from stylejobs.config.sections import list_fields
 from stylejobs.config.training import Critic, Generator, Method
 from stylejobs.core.methods import METHODS, PRESETS
 from stylejobs.core.networks import NETWORKS
+from stylejobs.core.networks.classifier import Classifier
 from stylejobs.core.networks.critics import CRITICS as CRITIC_CLASSES
 from stylejobs.errors import ConfigError
 
 REQUIRED = ["content=a", "style=b", "name=c"]
 # What a network takes but no person sets: the method knows it.
-_INNER = {"domains", "adapter", "style_dim", "grid", "width_scale", "size_px", "inner", "public"}
+_INNER = {"domains", "classes", "adapter", "style_dim", "grid", "width_scale", "size_px", "inner", "public"}
 
 
 def options_class(method: str) -> type:
@@ -56,7 +57,8 @@ def test_keys_of_a_method_are_the_fields_of_its_options(method: str):
 @pytest.mark.parametrize("name", GENERATOR_OPTIONS)
 def test_generator_keys_are_arguments_of_the_network(name: str):
     inner = _INNER - {"size_px"} if name == "exemplar" else _INNER
-    taken = set(inspect.signature(NETWORKS[name]).parameters) - inner
+    network = Classifier if name == "classifier" else NETWORKS[name]
+    taken = set(inspect.signature(network).parameters) - inner
     assert set(GENERATOR_OPTIONS[name].split()) == taken
 
 
@@ -122,7 +124,7 @@ def test_a_config_that_is_built_by_hand_is_checked_too():
 
 
 def test_none_sets_nothing():
-    values = {"method": "fast", "loss.cycle": None, "recipe.pool": "none", "critic.name": "null"}
+    values = {"method": "fast", "style": "b", "loss.cycle": None, "recipe.pool": "none", "critic.name": "null"}
     assert find_unread(values) == {}
     load_config("train", ["method=fast", *REQUIRED, "loss.cycle=none", "recipe.adapters=none"])
 
@@ -160,3 +162,15 @@ def test_errors_come_at_once_and_without_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "loss.cycle" in done.stdout and done.returncode == 0, done.stderr
     assert time.monotonic() - started < 10
+
+
+def test_a_classifier_learns_no_style_and_all_others_do():
+    load_config("train", ["method=classifier", "content=a", "name=c", "generator.width=8", "optim.decay_from=0.5"])
+    TrainConfig(method="classifier", content="a", name="c")
+    for wrong in ("style=b", "evaluation.every_images=100", "critic.width=8"):
+        with pytest.raises(ConfigError, match=r"is not read by method=classifier"):
+            load_config("train", ["method=classifier", "content=a", "name=c", wrong])
+    with pytest.raises(ConfigError, match=r"style +required by method=fast, not set: one image, or a set of them"):
+        load_config("train", ["method=fast", "content=a", "name=c"])
+    with pytest.raises(ValidationError, match="required by method=adain"):
+        TrainConfig(method="adain", content="a", name="c")

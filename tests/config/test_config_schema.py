@@ -63,7 +63,7 @@ def test_required_keys_are_those_of_the_contract():
         "adopt": ["checkpoint", "family", "name"],
         "export": ["model", "out"],
         "ingest": ["source", "dest"],
-        "train": ["method", "content", "style", "name"],
+        "train": ["method", "content", "name"],
         "promote": ["model"],
         "stylize": ["source", "dest", "model"],
         "verify": ["dest"],

@@ -74,6 +74,7 @@ RECIPES = {
         {"critic_steps": 2},
         backbone=True,
     ),
+    "classifier": Recipe("classifier", {"width": 4, "size_px": 32}, domains=3),
     "fst": Recipe("fst", {"width": 4, "steps": 2}, PATCH, {"phases": THIRDS, "mosaic": 2}, backbone=True, num_steps=9),
 }
 
@@ -94,5 +95,7 @@ def draw(batch: int, size_px: int, seed: int) -> Tensor:
 
 def draw_batch(recipe: Recipe, seed: int, batch: int = 2) -> dict[str, Tensor]:
     content, style = (draw(batch, recipe.size_px, 2 * seed + number) for number in (0, 1))
-    style_domain = (torch.arange(batch) + seed) % (recipe.domains - 1) + 1
-    return {"content": content, "style": style, "style_domain": style_domain}
+    rows = torch.arange(batch) + seed
+    content_domain = rows % recipe.domains if recipe.method == "classifier" else torch.zeros_like(rows)
+    style_domain = rows % (recipe.domains - 1) + 1
+    return {"content": content, "content_domain": content_domain, "style": style, "style_domain": style_domain}

@@ -25,6 +25,7 @@ from stylejobs.core.methods import (
     take_step,
 )
 from stylejobs.core.networks import build_network
+from stylejobs.core.networks.classifier import Classifier
 from tests.core.recipes import RECIPES, Recipe, build, draw, draw_batch
 from tests.core.workers import Seat, build_double, check_alike, take_turns
 
@@ -168,6 +169,12 @@ def test_what_gets_registered_can_be_built_anew(name):
     worker.step(draw_batch(RECIPES[name], 0))
     method, content = worker.method, draw(2, RECIPES[name].size_px, 9)
     options = json.loads(json.dumps(method.generator_options))
+    if not method.makes_pictures:
+        network = Classifier(**options).eval()
+        network.load_state_dict(method.generator.state_dict())
+        torch.testing.assert_close(network(content), method.generator.eval()(content))
+        assert not method.styles()
+        return
     network = build_network(method.generator_name, **options).eval()
     network.load_state_dict(method.generator.state_dict())
     styles = method.styles()

@@ -215,7 +215,7 @@ class TestStyle:
 
     def test_a_method_that_reads_no_style_set_gets_none(self) -> None:
         (batch,) = batches(Shard([png(9)] * 6), 1)
-        assert batch.tensors.keys() == {"content"} and batch.keys.keys() == {"content"}
+        assert batch.tensors.keys() == {"content", "content_domain"} and batch.keys.keys() == {"content"}
 
     @both
     def test_one_image_fills_a_batch_with_different_crops(self, keep: bool) -> None:

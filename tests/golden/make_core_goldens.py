@@ -15,6 +15,7 @@ from stylejobs.core.backbone import build_random_backbone
 from stylejobs.core.draws import Draws
 from stylejobs.core.methods import Ingredients, Method, Step, build_method, moment_at, take_step
 from stylejobs.core.networks import build_network
+from stylejobs.core.networks.classifier import Classifier
 from stylejobs.core.networks.critics import build_critic
 from stylejobs.core.networks.radford2016 import DcganGenerator
 
@@ -145,6 +146,13 @@ def critic_outputs() -> list[float]:
     return numbers
 
 
+def classifier_output() -> list[float]:
+    """Logits of two pictures, and of one of another size."""
+    network = fill_weights(Classifier(("a", "b", "c"), width=8), 0)
+    logits = [network(picture(*size, phase)) for size, phase in (((37, 42), 0.3), ((37, 42), 1.1), ((64, 50), 0.7))]
+    return numbers_of(torch.cat(logits))
+
+
 def fast_losses() -> list[float]:
     """The total loss of 20 steps of `fast` on a random backbone."""
     options = {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 0.05, "learning_rate": 1e-3}
@@ -172,6 +180,7 @@ def curve(method: Method, totals: tuple[str, ...]) -> list[float]:
         content = torch.cat([picture(32, 32, 0.2 + 0.05 * step), picture(32, 32, 0.7)])
         style = 0.5 * torch.cat([picture(32, 32, 1.1), picture(32, 32, 1.3 + 0.05 * step)]).abs()
         batch = {"content": content, "style": style, "style_domain": torch.tensor([1, 1])}
+        batch["content_domain"] = torch.tensor([0, 1])
         moment = moment_at(method.phases, step + 1, 2 * step, 40, Draws(rng))
         taken = take_step(method, method.networks, optimizers, Step(batch, moment))
         losses += [round(taken.losses[name].item(), 6) for name in totals if name in taken.losses]
@@ -191,6 +200,11 @@ def cut_losses() -> list[float]:
 def stargan_losses() -> list[float]:
     ingredients = Ingredients({"width": 4, "blocks": 1}, {"width": 4, "layers": 3})
     return curve(build_method("stargan", ingredients), ("total/generator", "total/critic"))
+
+
+def classifier_losses() -> list[float]:
+    method = build_method("classifier", Ingredients({"width": 4, "size_px": 32}, domains=("moving", "still")))
+    return curve(method, ("total/classifier",))
 
 
 def judged(generator: dict[str, Any], critic: dict[str, Any] | None = None) -> Ingredients:
@@ -238,6 +252,7 @@ def make() -> dict[str, list[float]]:
         "histogram_output": histogram_output(),
         "dcgan_output": dcgan_output(),
         "critic_outputs": critic_outputs(),
+        "classifier_output": classifier_output(),
         "fast_losses": fast_losses(),
         "cyclegan_losses": cyclegan_losses(),
         "cut_losses": cut_losses(),
@@ -246,6 +261,7 @@ def make() -> dict[str, list[float]]:
         "exemplar_losses": exemplar_losses(),
         "fst_losses": fst_losses(),
         "content_gan_losses": content_gan_losses(),
+        "classifier_losses": classifier_losses(),
     }
 
 

@@ -23,6 +23,7 @@ CASES = {
     "histogram_output": 2e-4,
     "dcgan_output": 2e-4,
     "critic_outputs": 2e-4,
+    "classifier_output": 2e-4,
     "fast_losses": 2e-2,
     "cyclegan_losses": 2e-2,
     "cut_losses": 2e-2,
@@ -31,6 +32,7 @@ CASES = {
     "exemplar_losses": 2e-2,
     "fst_losses": 2e-2,
     "content_gan_losses": 2e-2,
+    "classifier_losses": 2e-2,
 }
 
 
@@ -64,6 +66,7 @@ def test_golden_curves_of_two_players_learn(script, name):
 # name -> (index of the first and the last loss of each player's stretch that is judged by itself)
 STRETCHES = {
     "adain_losses": [(0, 19)],
+    "classifier_losses": [(0, 19)],
     "exemplar_losses": [(15, 24)],
     "fst_losses": [(2, 8), (3, 9), (12, 18), (13, 19), (22, 32), (23, 33)],
     "content_gan_losses": [(0, 4), (5, 9), (10, 28), (11, 29)],
