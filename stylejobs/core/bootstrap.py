@@ -28,6 +28,7 @@ def bootstrap_interval(
     confidence: float = 0.95,
     num_resamples: int = 1000,
     seed: int = 0,
+    centred: bool = False,
 ) -> Interval:
     """Percentile bootstrap: draw images with replacement, take the statistic again, keep the middle of its values.
 
@@ -42,6 +43,9 @@ def bootstrap_interval(
         confidence: in (0, 1).
         num_resamples: at least 100.
         seed: of the draws; the same seed and sizes draw the same images.
+        centred: move the interval so that the median of the resamples comes to lie on the value. For distances of
+            two sets, which every resample makes larger: some images twice, and others not at all, are noise of their
+            own. The interval then is about what sets of this size have on average; it may reach below 0.
 
     Returns:
         value (on the samples as they are), low, high.
@@ -70,8 +74,9 @@ def bootstrap_interval(
     if not (resampled_R.isfinite().all() and value.isfinite().all()):
         raise ValueError("the statistic is not a number on some resamples: does it divide by something that can be 0?")
     tail = (1.0 - confidence) / 2.0
-    low, high = torch.quantile(resampled_R, torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
-    return Interval(value.item(), low, high)
+    low, middle, high = torch.quantile(resampled_R, torch.tensor([tail, 0.5, 1.0 - tail], dtype=torch.float64)).tolist()
+    shift = value.item() - middle if centred else 0.0
+    return Interval(value.item(), low + shift, high + shift)
 
 
 def _resample(statistic: Callable[..., Tensor], sizes: Sequence[int], num_resamples: int, seed: int) -> Tensor:

@@ -99,3 +99,17 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="bool"):
         share_interval(torch.ones(3))
     assert Interval(1.0, 0.5, 2.0)._fields == ("value", "low", "high")
+
+
+def test_a_centred_interval_is_the_other_one_moved_onto_its_value():
+    values = draws(50)
+
+    def distance(rows: torch.Tensor) -> torch.Tensor:
+        return values[rows].mean(dim=1).abs()
+
+    plain, moved = (bootstrap_interval(distance, (50,), centred=centred) for centred in (False, True))
+    rng = torch.Generator().manual_seed(0)
+    middle = distance(torch.randint(50, (1000, 50), generator=rng)).median().item()
+    assert moved.value == plain.value and moved.low < moved.value < moved.high
+    assert moved.low - plain.low == pytest.approx(moved.high - plain.high)
+    assert moved.low - plain.low == pytest.approx(plain.value - middle, abs=1e-3)

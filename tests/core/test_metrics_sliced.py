@@ -163,8 +163,31 @@ def test_intervals_hold_their_value_and_pairs_are_sharp(levels):
     value = (sliced_wasserstein(worse, style) - sliced_wasserstein(made, style)).item()
     assert gain.low > 0 and ratio.high < 1 and gain.value == pytest.approx(value, rel=1e-4)
     assert sliced_gain(made, made, style) == (0.0, 0.0, 0.0) and sliced_ratio(made, made, style) == (1.0, 1.0, 1.0)
-    wide = bootstrap_interval(lambda x, y: sliced_wasserstein(made, style, x, y), (40, 40), 0.99)
-    assert wide.high >= found.high
+    wide = sliced_interval(made, style, confidence=0.99)
+    assert wide.low < found.low and found.high < wide.high
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_intervals_cover_what_such_sets_have_on_average(shift):
+    """200 panels of 30 images each from one pair of distributions; without the shift of the interval few would."""
+    ruler = SlicedRuler.fit(draw((50, 10, 3)), draw((50, 10, 3), 1))
+    panels = [
+        (
+            ruler.embed(draw((30, 4, 3), 2 * seed) + draw((30, 1, 3), seed + 5000) + shift),
+            ruler.embed(draw((30, 4, 3), 2 * seed + 1)),
+        )
+        for seed in range(200)
+    ]
+    mean = np.mean([sliced_wasserstein(*panel).item() for panel in panels])
+    held, uncentred = [], []
+    for x, y in panels:
+        for found, centred in ((held, True), (uncentred, False)):
+            interval = bootstrap_interval(
+                lambda a, b, x=x, y=y: sliced_wasserstein(x, y, a, b), (30, 30), num_resamples=200, centred=centred
+            )
+            found.append(interval.low <= mean <= interval.high)
+    assert 0.9 <= np.mean(held) <= 1.0
+    assert np.mean(uncentred) < np.mean(held)
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -72,45 +72,42 @@ def paired_ratio(values_N: Tensor, baseline_N: Tensor, confidence: float = 0.95,
 
 
 def sliced_interval(made_NE: Tensor, reference_ME: Tensor, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Interval of `sliced_wasserstein`, results and reference images resampled.
-
-    Resamples are farther apart than the sets, most where these are alike; the interval is widened to hold the value.
-    """
-    found = bootstrap_interval(
+    """Interval of `sliced_wasserstein`, results and reference images resampled, centred: see `bootstrap_interval`."""
+    return bootstrap_interval(
         lambda x_RN, y_RM: sliced_wasserstein(made_NE, reference_ME, x_RN, y_RM),
         (len(made_NE), len(reference_ME)),
         confidence,
         seed=seed,
+        centred=True,
     )
-    return _holding_value(found)
 
 
 def sliced_gain(
     made_NE: Tensor, baseline_NE: Tensor, reference_ME: Tensor, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Interval of distance(baseline) - distance(made): how much nearer to the reference; above 0 is better."""
+    """Interval of distance(baseline) - distance(made), centred: how much nearer to the reference; above 0 is better."""
 
     def gain(x_RN: Tensor, y_RM: Tensor) -> Tensor:
         other_R, own_R = (sliced_wasserstein(set_NE, reference_ME, x_RN, y_RM) for set_NE in (baseline_NE, made_NE))
         return other_R - own_R
 
-    return _holding_value(bootstrap_interval(gain, _sizes(made_NE, baseline_NE, reference_ME), confidence, seed=seed))
+    return bootstrap_interval(gain, _sizes(made_NE, baseline_NE, reference_ME), confidence, seed=seed, centred=True)
 
 
 def sliced_ratio(
     made_NE: Tensor, baseline_NE: Tensor, reference_ME: Tensor, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Interval of distance(made) / distance(baseline); below 1 is better.
+    """Interval of distance(made) / distance(baseline), centred; below 1 is better.
 
-    What resamples add to both draws the ratio towards 1; the interval is widened to hold the value, so that a gate from
-    above is not passed by that alone.
+    What resamples add to both distances draws their ratio towards 1: without the shift, a gate from above would be
+    passed by that alone.
     """
 
     def ratio(x_RN: Tensor, y_RM: Tensor) -> Tensor:
         own_R, other_R = (sliced_wasserstein(set_NE, reference_ME, x_RN, y_RM) for set_NE in (made_NE, baseline_NE))
         return own_R / other_R
 
-    return _holding_value(bootstrap_interval(ratio, _sizes(made_NE, baseline_NE, reference_ME), confidence, seed=seed))
+    return bootstrap_interval(ratio, _sizes(made_NE, baseline_NE, reference_ME), confidence, seed=seed, centred=True)
 
 
 def pairwise_interval(made_ND: Tensor, style_MD: Tensor, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -162,7 +159,3 @@ def _sizes(made_ND: Tensor, baseline_ND: Tensor, reference_MD: Tensor) -> tuple[
             f"got {list(made_ND.shape)}, {list(baseline_ND.shape)} and {list(reference_MD.shape)}"
         )
     return len(made_ND), len(reference_MD)
-
-
-def _holding_value(found: Interval) -> Interval:
-    return Interval(found.value, min(found.value, found.low), max(found.value, found.high))
