@@ -143,7 +143,8 @@ def _refusal(config: PromoteConfig, version: "ModelVersion", present: str | None
 
 
 def _roll_back(config: PromoteConfig, version: "ModelVersion", present: str | None) -> JobResult:
-    from stylejobs.tracking.aliases import previous_alias, read_alias
+    from stylejobs.tracking.aliases import read_alias
+    from stylejobs.tracking.claims import previous_alias
     from stylejobs.tracking.registry import resolve_version
 
     if present != version.version:

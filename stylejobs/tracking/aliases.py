@@ -15,7 +15,6 @@ outside of the milliseconds between the last look and the move. And a claim coun
 that long between these same two calls, on another machine, could move the alias after somebody else has.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -25,18 +24,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from stylejobs.errors import GateError, ModelError, RegistryError
-from stylejobs.tracking.client import error_code, is_missing, is_permanent, open_client, reaching, redact, tracking_uri
+from stylejobs.tracking.claims import Claim, complete_move, previous_alias, read_target
+from stylejobs.tracking.client import is_permanent, open_client, reaching, redact, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SLOWEST_SECONDS = 100.0
 """From the claim to the move; whoever is slower gives up. The move itself waits for an answer a minute at most."""
-STALE_SECONDS = 300.0
-"""Age of a claim that was left behind: well above the two, since clocks differ."""
 SETTLE_SECONDS = 1.0
 """After a claim was taken over: two that did so at once see by then whose it is."""
-_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -61,15 +58,6 @@ class Move:
     verdict_sha256: str | None = None
 
 
-def previous_alias(alias: str) -> str:
-    """The alias that keeps where another one was before its last move.
-
-    >>> previous_alias("champion"), previous_alias("staging")
-    ('previous', 'staging-previous')
-    """
-    return "previous" if alias == "champion" else f"{alias}-previous"
-
-
 def read_alias(name: str, alias: str) -> str | None:
     """The version that an alias points at; None where there is no such alias.
 
@@ -79,7 +67,7 @@ def read_alias(name: str, alias: str) -> str | None:
     uri = tracking_uri()
     client = open_client(uri)
     with reaching(uri, refused=ModelError):
-        return _target(client, name, alias)
+        return read_target(client, name, alias)
 
 
 def settle_move(name: str, alias: str, has_ended: Callable[[Mapping[str, Any]], bool]) -> None:
@@ -94,7 +82,7 @@ def settle_move(name: str, alias: str, has_ended: Callable[[Mapping[str, Any]], 
     uri = tracking_uri()
     client = open_client(uri)
     with reaching(uri, refused=ModelError):
-        claim = _Claim(client, name, alias, has_ended)
+        claim = Claim(client, name, alias, has_ended)
         held = claim.read()
         if held is not None:
             claim.clear(held)
@@ -134,7 +122,7 @@ class _Mover:
         has_ended: Callable[[Mapping[str, Any]], bool],
     ):
         self._client, self._move = client, move
-        self._claim = _Claim(client, move.name, move.alias, has_ended)
+        self._claim = Claim(client, move.name, move.alias, has_ended)
         self._record = {
             **asdict(move),
             "why": move.why and redact(move.why),
@@ -164,7 +152,7 @@ class _Mover:
         move = self._move
         if not self._claim.is_held_by(self._record):
             raise RegistryError(f"another command has begun to move {move.alias} of {move.name}, and goes first")
-        before = _target(self._client, move.name, move.alias)
+        before = read_target(self._client, move.name, move.alias)
         if before != move.seen:
             raise GateError(
                 f"{move.alias} of {move.name} has moved since this was decided: it was {_version(move.seen)}, and is "
@@ -174,7 +162,7 @@ class _Mover:
         if slow_seconds > SLOWEST_SECONDS:
             raise RegistryError(f"the registry took {slow_seconds:.0f} s for what takes one; try again")
         self._commit()
-        after = _target(self._client, move.name, move.alias)
+        after = read_target(self._client, move.name, move.alias)
         if after != move.version:
             self._begun = False
             self.state = f"It is {_version(after)} now"
@@ -182,7 +170,7 @@ class _Mover:
                 f"{move.alias} of {move.name} was moved to version {move.version}, and at once by something else that "
                 "makes no claim, such as MLflow's own page"
             )
-        _complete(self._client, self._record)
+        complete_move(self._client, self._record)
         self.state = f"{move.alias} of {move.name} is moved to version {move.version}, and recorded"
 
     def _commit(self) -> None:
@@ -202,105 +190,6 @@ class _Mover:
             f"{move.alias} of {move.name} is moved to version {move.version}, but the alias "
             f"{previous_alias(move.alias)} and the record are not written; give the same command again: it does that"
         )
-
-
-class _Claim:
-    """The right to move one alias; see the top of this file."""
-
-    def __init__(self, client: "MlflowClient", name: str, alias: str, has_ended: Callable[[Mapping[str, Any]], bool]):
-        self._client, self._has_ended = client, has_ended
-        self._what = f"{alias} of {name}"
-        self._name = f"{name}.moving.{alias}"
-
-    def take(self, record: Mapping[str, Any]) -> bool:
-        """Whether somebody's claim that was left behind had to be cleared for it."""
-        taken_over = False
-        for _ in range(_TRIES):
-            if self._make(record):
-                return taken_over
-            held = self.read()
-            if held is None:
-                continue
-            if held["token"] == record["token"]:  # our own request, which MLflow sent a second time
-                return taken_over
-            self.clear(held)
-            taken_over = True
-        raise RegistryError(
-            f"other commands are moving {self._what}, one after the other; try again when they are done"
-        )
-
-    def read(self) -> dict[str, Any] | None:
-        try:
-            found = self._client.get_registered_model(self._name)
-        except Exception as error:
-            if is_missing(error):
-                return None
-            raise
-        try:
-            return {**json.loads(found.description or ""), "made_ms": found.creation_timestamp}
-        except (TypeError, ValueError):
-            raise RegistryError(
-                f"the registered model {self._name} stands where moves of {self._what} are claimed, and is no claim; "
-                "rename or delete it"
-            ) from None
-
-    def clear(self, held: Mapping[str, Any]) -> None:
-        """Finishes what a dead command had begun, and removes its claim; a living one is let be."""
-        age_seconds = time.time() - held["made_ms"] / 1000.0
-        if not self._has_ended(held["process"]) and age_seconds < STALE_SECONDS:
-            raise RegistryError(
-                f"another command is moving {self._what} to version {held['version']} ({held['action']} by "
-                f"{held['by']} since {held['at']}); see what it does, then decide again. If it was killed, its claim "
-                f"is void {STALE_SECONDS / 60:.0f} minutes after it began"
-            )
-        if _target(self._client, held["name"], held["alias"]) == held["version"]:
-            _complete(self._client, held)
-        self.release(held)
-
-    def release(self, record: Mapping[str, Any]) -> None:
-        """Removes the claim of this record; another one, that has taken its place, is let be."""
-        if not self.is_held_by(record):
-            return
-        try:
-            self._client.delete_registered_model(self._name)
-        except Exception:
-            # Two that remove it at once get answers of many kinds from the database: what counts is that it is gone.
-            if self.is_held_by(record):
-                raise
-
-    def is_held_by(self, record: Mapping[str, Any]) -> bool:
-        held = self.read()
-        return held is not None and held["token"] == record["token"]
-
-    def _make(self, record: Mapping[str, Any]) -> bool:
-        says = {"says": "Claim of a command that is moving an alias; it is removed when that is done."}
-        # Not in tags: these are rows of their own, which a reader may miss while the claim is removed.
-        text = json.dumps({**says, **record}, ensure_ascii=False)
-        try:
-            self._client.create_registered_model(self._name, description=text)
-        except Exception as error:
-            # "Missing", where another claim was in the way, and was gone when MLflow looked at it for its answer.
-            if error_code(error) == "RESOURCE_ALREADY_EXISTS" or is_missing(error):
-                return False
-            raise
-        return True
-
-
-def _complete(client: "MlflowClient", record: Mapping[str, Any]) -> None:
-    """What follows once the alias has moved; doing it twice changes nothing."""
-    name, alias, version = record["name"], record["alias"], record["version"]
-    if record["seen"] is not None:
-        client.set_registered_model_alias(name, previous_alias(alias), record["seen"])
-    kept = {"action": record["action"], "from": record["seen"]}
-    kept |= {key: record[key] for key in ("by", "at", "why", "verdict_sha256")}
-    client.set_model_version_tag(name, version, f"stylejobs.moved.{alias}", json.dumps(kept))
-    if record["action"] == "override":
-        client.set_model_version_tag(name, version, f"stylejobs.override.{alias}", record["why"] or "")
-
-
-def _target(client: "MlflowClient", name: str, alias: str) -> str | None:
-    found = client.get_registered_model(name).aliases.get(alias)
-    return None if found is None else str(found)
 
 
 def _version(number: str | None) -> str:

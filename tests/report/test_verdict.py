@@ -46,7 +46,8 @@ def test_the_summary_has_tables_that_no_text_can_break():
     assert {line.replace(r"\|", "").count("|") for line in tables[:5]} == {4}
     assert r'&lt;0.1> &amp; "so" \| x next' in tables[3]
     assert tables[5] == "| measure | candidate | reinhard |"
-    assert tables[7:] == ["| style | 0.1235 (0.1 to 0.2) | 0.05 |", f"| fid | {NOTHING} ({NOTHING} to {NOTHING}) | {NOTHING} |"]
+    no_number = f"| fid | {NOTHING} ({NOTHING} to {NOTHING}) | {NOTHING} |"
+    assert tables[7:] == ["| style | 0.1235 (0.1 to 0.2) | 0.05 |", no_number]
 
 
 def test_the_summary_says_what_it_was_compared_with():

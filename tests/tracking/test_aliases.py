@@ -11,8 +11,9 @@ import pytest
 
 from stylejobs.errors import GateError, ModelError, RegistryError
 from stylejobs.storage.lease import has_ended, this_process
-from stylejobs.tracking import aliases
-from stylejobs.tracking.aliases import Move, move_alias, previous_alias, read_alias, settle_move
+from stylejobs.tracking import aliases, claims
+from stylejobs.tracking.aliases import Move, move_alias, read_alias, settle_move
+from stylejobs.tracking.claims import previous_alias
 from tests.tracking.judging import aliases_of, make_versions
 
 _names = (f"aliases-{number}" for number in itertools.count())
@@ -43,7 +44,7 @@ def move(name, version, seen, action="promote", **more) -> None:
     move_alias(Move(name, "champion", version, seen, action, "ann@here", **more), this_process(), has_ended)
 
 
-def claims(client, name) -> list[str]:
+def claims_of(client, name) -> list[str]:
     return [model.name for model in client.search_registered_models() if model.name.startswith(f"{name}.moving")]
 
 
@@ -60,7 +61,7 @@ def test_a_move_keeps_the_version_before_and_records_who_what_and_why(client, na
     assert read_alias(name, "champion") == "1" and read_alias(name, "previous") is None
     move(name, "2", "1", verdict_sha256="7" * 64)
     assert read_alias(name, "champion") == "2" and read_alias(name, "previous") == "1"
-    assert not claims(client, name)
+    assert not claims_of(client, name)
     first, second = (
         json.loads(client.get_model_version(name, version).tags["stylejobs.moved.champion"]) for version in "12"
     )
@@ -91,7 +92,7 @@ def test_an_alias_that_is_not_where_it_was_seen_does_not_move(client, name):
         move(name, "2", "3")
     with pytest.raises(GateError, match="it was no version, and is version 1 now"):
         move(name, "2", None)
-    assert read_alias(name, "champion") == "1" and not claims(client, name)
+    assert read_alias(name, "champion") == "1" and not claims_of(client, name)
     assert "stylejobs.moved.champion" not in client.get_model_version(name, "2").tags
 
 
@@ -99,7 +100,7 @@ def test_an_alias_that_is_not_where_it_was_seen_does_not_move(client, name):
 def test_what_the_registry_refuses_moves_nothing_and_leaves_nothing(client, name, alias, version):
     with pytest.raises((ModelError, RegistryError)):
         move_alias(Move(name, alias, version, None, "promote", "ann"), this_process(), has_ended)
-    assert aliases_of(client, name) == {} and not claims(client, name)
+    assert aliases_of(client, name) == {} and not claims_of(client, name)
 
 
 def test_a_living_command_is_let_be(client, name, elsewhere):
@@ -117,7 +118,7 @@ def test_a_command_that_died_before_the_move_is_forgotten(client, name, ended):
     move(name, "1", None)
     leave_claim(client, name, "2", "1", ended)
     settle_move(name, "champion", has_ended)
-    assert not claims(client, name) and aliases_of(client, name) == {"champion": "1"}
+    assert not claims_of(client, name) and aliases_of(client, name) == {"champion": "1"}
     assert "stylejobs.moved.champion" not in client.get_model_version(name, "2").tags
 
 
@@ -126,7 +127,7 @@ def test_a_command_that_died_after_the_move_is_finished(client, name, ended):
     leave_claim(client, name, "2", "1", ended, "override")
     client.set_registered_model_alias(name, "champion", "2")
     settle_move(name, "champion", has_ended)
-    assert aliases_of(client, name) == {"champion": "2", "previous": "1"} and not claims(client, name)
+    assert aliases_of(client, name) == {"champion": "2", "previous": "1"} and not claims_of(client, name)
     tags = client.get_model_version(name, "2").tags
     assert json.loads(tags["stylejobs.moved.champion"])["by"] == "bob@there" and "stylejobs.override.champion" in tags
     settle_move(name, "champion", has_ended)
@@ -134,18 +135,18 @@ def test_a_command_that_died_after_the_move_is_finished(client, name, ended):
 
 def test_a_claim_from_another_machine_grows_old(client, name, elsewhere, monkeypatch):
     leave_claim(client, name, "2", None, elsewhere)
-    monkeypatch.setattr(aliases, "STALE_SECONDS", 0.0)
+    monkeypatch.setattr(claims, "STALE_SECONDS", 0.0)
     monkeypatch.setattr(aliases, "SETTLE_SECONDS", 0.01)
     move(name, "1", None)
-    assert read_alias(name, "champion") == "1" and not claims(client, name)
+    assert read_alias(name, "champion") == "1" and not claims_of(client, name)
 
 
-@pytest.mark.parametrize("description", [None, "a model of mine", "3"])
+@pytest.mark.parametrize("description", [None, "a model of mine", "3", "{}"])
 def test_a_model_that_is_no_claim_is_not_taken_for_one(client, name, description):
     client.create_registered_model(f"{name}.moving.champion", description=description)
     with pytest.raises(RegistryError, match="is no claim; rename or delete it"):
         move(name, "1", None)
-    assert claims(client, name) and read_alias(name, "champion") is None
+    assert claims_of(client, name) and read_alias(name, "champion") is None
 
 
 @pytest.mark.parametrize("left_behind", [False, True])
@@ -176,7 +177,7 @@ def test_of_many_at_once_exactly_one_wins(client, name, ended, left_behind):
     says = ("another command", "other commands", "has moved since")
     assert all(any(words in str(end) for words in says) for end in ends.values() if end is not None), ends
     settle_move(name, "champion", has_ended)
-    assert not claims(client, name)
+    assert not claims_of(client, name)
 
 
 def test_every_alias_has_its_own_previous():
