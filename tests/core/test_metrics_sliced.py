@@ -169,14 +169,14 @@ def test_intervals_hold_their_value_and_pairs_are_sharp(levels):
 
 @pytest.mark.parametrize("shift", [0.0, 0.3])
 def test_intervals_cover_what_such_sets_have_on_average(shift):
-    """200 panels of 30 images each from one pair of distributions; without the shift of the interval few would."""
-    ruler = SlicedRuler.fit(draw((50, 10, 3)), draw((50, 10, 3), 1))
+    """100 panels of 30 images each from one pair of distributions; left where resamples are, a quarter would not."""
+    ruler = SlicedRuler.fit(draw((50, 10, 16)), draw((50, 10, 16), 1))
     panels = [
         (
-            ruler.embed(draw((30, 4, 3), 2 * seed) + draw((30, 1, 3), seed + 5000) + shift),
-            ruler.embed(draw((30, 4, 3), 2 * seed + 1)),
+            ruler.embed(draw((30, 4, 16), 2 * seed) + draw((30, 1, 16), seed + 5000) + shift),
+            ruler.embed(draw((30, 4, 16), 2 * seed + 1)),
         )
-        for seed in range(200)
+        for seed in range(100)
     ]
     mean = np.mean([sliced_wasserstein(*panel).item() for panel in panels])
     held, uncentred = [], []
@@ -187,7 +187,7 @@ def test_intervals_cover_what_such_sets_have_on_average(shift):
             )
             found.append(interval.low <= mean <= interval.high)
     assert 0.9 <= np.mean(held) <= 1.0
-    assert np.mean(uncentred) < np.mean(held)
+    assert np.mean(uncentred) < 0.85
 
 
 def test_what_cannot_be_compared_is_refused():
