@@ -32,20 +32,18 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap: draw images with replacement, take the statistic again, keep the middle of its values.
 
-    Everything inside one call of the statistic sees the same draw, so a difference of two models on one panel is
-    paired: take it inside the statistic. Its interval is then much narrower than the two intervals suggest.
+    One call of the statistic sees one draw, so a difference of two models on one panel is paired: take it inside the
+    statistic. Its interval is then much narrower than the two intervals suggest.
 
     Args:
         statistic: takes one indices tensor int64 [R, n] for each of `sizes` and returns [R] numbers, one a resample.
             It must be vectorised over R: called a few times in all.
-        sizes: number of images of each sample, for instance (num_contents,) or (num_contents, num_styles); samples
-            are drawn independently.
+        sizes: number of images of each sample, such as (num_contents, num_styles); they are drawn independently.
         confidence: in (0, 1).
         num_resamples: at least 100.
         seed: of the draws; the same seed and sizes draw the same images.
-        centred: move the interval so that the median of the resamples comes to lie on the value. For distances of
-            two sets, which every resample makes larger: some images twice, and others not at all, are noise of their
-            own. The interval then is about what sets of this size have on average; it may reach below 0.
+        centred: move the interval until the median of the resamples lies on the value. For distances of two sets,
+            which resamples make larger: it then is about what such sets have on average, and may reach below 0.
 
     Returns:
         value (on the samples as they are), low, high.
@@ -69,14 +67,18 @@ def bootstrap_interval(
         )
     value = statistic(*(torch.arange(size)[None] for size in sizes))
     resampled_R = _resample(statistic, sizes, num_resamples, seed)
-    if value.shape != (1,) or resampled_R.shape != (num_resamples,):
-        raise ValueError(f"wanted one number a resample; for one the statistic gave {list(value.shape)}: reduce to [R]")
-    if not (resampled_R.isfinite().all() and value.isfinite().all()):
-        raise ValueError("the statistic is not a number on some resamples: does it divide by something that can be 0?")
+    _check_numbers(value, resampled_R, num_resamples)
     tail = (1.0 - confidence) / 2.0
     low, middle, high = torch.quantile(resampled_R, torch.tensor([tail, 0.5, 1.0 - tail], dtype=torch.float64)).tolist()
     shift = value.item() - middle if centred else 0.0
     return Interval(value.item(), low + shift, high + shift)
+
+
+def _check_numbers(value: Tensor, resampled_R: Tensor, num_resamples: int) -> None:
+    if value.shape != (1,) or resampled_R.shape != (num_resamples,):
+        raise ValueError(f"wanted one number a resample; for one the statistic gave {list(value.shape)}: reduce to [R]")
+    if not (resampled_R.isfinite().all() and value.isfinite().all()):
+        raise ValueError("the statistic is not a number on some resamples: does it divide by something that can be 0?")
 
 
 def _resample(statistic: Callable[..., Tensor], sizes: Sequence[int], num_resamples: int, seed: int) -> Tensor:
