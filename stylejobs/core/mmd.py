@@ -173,19 +173,28 @@ def rebase(value: Tensor, identity: Tensor, target: Tensor) -> Tensor:
     return (identity - value) / (identity - target)
 
 
-def style_score(candidate: Kernels, identity: Kernels, target: Kernels, seed: int = 0) -> Interval:
-    """The rebased distance of a candidate, with its 95 % bootstrap interval; higher is nearer to the style set.
+def style_score(
+    candidate: Kernels, identity: Kernels, target: Kernels, seed: int = 0, confidence: float = 0.95
+) -> Interval:
+    """The rebased distance of a candidate, with its bootstrap interval; higher is nearer to the style set.
 
     `style_gain` over the identity: see there.
     """
-    return style_gain(candidate, identity, identity, target, seed)
+    return style_gain(candidate, identity, identity, target, seed, confidence)
 
 
-def style_gain(candidate: Kernels, baseline: Kernels, identity: Kernels, target: Kernels, seed: int = 0) -> Interval:
+def style_gain(
+    candidate: Kernels,
+    baseline: Kernels,
+    identity: Kernels,
+    target: Kernels,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
     """How much of the gap a candidate closes beyond a baseline: (baseline - candidate) / (identity - target).
 
     Paired: candidate and baseline are resampled together, over contents and over reference style images (1,000
-    resamples, 95 %). So the interval answers "is it better than the baseline?" far more sharply than two scores do.
+    resamples). So the interval answers "is it better than the baseline?" far more sharply than two scores do.
     The gap is the whole panel's in every resample: it is the unit, common to all candidates, and a small one would
     make ratios that mean nothing.
 
@@ -195,6 +204,7 @@ def style_gain(candidate: Kernels, baseline: Kernels, identity: Kernels, target:
         identity: the contents themselves, against the same style set.
         target: other real style images, against the same style set.
         seed: of the draws; the same seed and panel for every candidate.
+        confidence: in (0, 1).
 
     Raises:
         ValueError: not one panel, or no gap (see `rebase`).
@@ -210,5 +220,6 @@ def style_gain(candidate: Kernels, baseline: Kernels, identity: Kernels, target:
     return bootstrap_interval(
         lambda x_RN, y_RM: rebase(whole + mmd2(candidate, x_RN, y_RM) - mmd2(baseline, x_RN, y_RM), whole, floor),
         shape,
+        confidence,
         seed=seed,
     )

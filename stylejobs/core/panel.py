@@ -8,12 +8,13 @@ import math
 import torch
 from torch import Tensor
 
+from stylejobs.core.gap import Gap
 from stylejobs.core.metrics import edge_cosine
-from stylejobs.core.mmd import Kernels, RbfKernel, build_networks, colour_free, describe, mmd2, rebase
+from stylejobs.core.mmd import Kernels, build_networks, colour_free, describe, mmd2, rebase
 
 FEWEST_IMAGES = 8  # halves of fewer tell nothing of a distribution
 _GRID = 5  # crops of a style image along each side; odd, so that neighbours are in different halves
-_LARGER = 1.5  # sides of a style image that is cut, to those of the contents
+CUT_SIDES = 1.5  # sides of a style image that is cut, to those of the contents
 _BATCH = 8
 
 
@@ -46,29 +47,19 @@ class Panel:
     def __init__(self, content_BCHW: Tensor, style_BCHW: Tensor):
         _check(content_BCHW, style_BCHW)
         if len(style_BCHW) < FEWEST_IMAGES:
-            style_BCHW = _cut(style_BCHW, *content_BCHW.shape[-2:])
+            style_BCHW = cut_crops(style_BCHW, *content_BCHW.shape[-2:])
         self.content_BCHW, self.style_BCHW, other_BCHW = content_BCHW, style_BCHW[0::2], style_BCHW[1::2]
         self._networks = tuple(network.to(content_BCHW.device) for network in build_networks())
-        self._kernels: dict[str, RbfKernel] = {}
-        self._styles: dict[str, Tensor] = {}
-        self.identity: dict[str, Kernels] = {}
-        self.target: dict[str, Kernels] = {}
         contents, styles, others = (self._describe(images) for images in (content_BCHW, self.style_BCHW, other_BCHW))
-        for view, style_SMD in styles.items():
-            self._kernels[view], self._styles[view] = RbfKernel.fit(contents[view], style_SMD), style_SMD
-            self.identity[view] = self._kernels[view].between(contents[view], style_SMD)
-            self.target[view] = self._kernels[view].between(others[view], style_SMD)
-        self._check_gaps()
+        self._gaps = {view: Gap(view, contents[view], styles[view], others[view]) for view in styles}
 
-    def _check_gaps(self) -> None:
-        for view, identity in self.identity.items():
-            near, far = mmd2(self.target[view]).item(), mmd2(identity).item()
-            if not near < far:
-                raise ValueError(
-                    f"{view}: the contents are no farther from the style set (squared MMD {far:.4g}) than its own "
-                    f"images are ({near:.4g}), so there is nothing to measure: give more images, or a style set that "
-                    "differs from the contents"
-                )
+    @property
+    def identity(self) -> dict[str, Kernels]:
+        return {view: gap.identity for view, gap in self._gaps.items()}
+
+    @property
+    def target(self) -> dict[str, Kernels]:
+        return {view: gap.target for view, gap in self._gaps.items()}
 
     def _describe(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         """Descriptors [S, N, D] by view."""
@@ -78,7 +69,7 @@ class Panel:
     def kernels(self, stylized_BCHW: Tensor) -> dict[str, Kernels]:
         """Kernels of a candidate against the style set, by view: what scores with intervals are made of."""
         described = self._describe(stylized_BCHW)
-        return {view: kernel.between(described[view], self._styles[view]) for view, kernel in self._kernels.items()}
+        return {view: gap.against(described[view]) for view, gap in self._gaps.items()}
 
     @torch.no_grad()
     def measure(self, stylized_BCHW: Tensor) -> dict[str, float]:
@@ -106,7 +97,7 @@ class Panel:
         pairs = zip(stylized_BCHW.split(_BATCH), self.content_BCHW.split(_BATCH), strict=True)
         content = torch.cat([edge_cosine(made_BCHW, source_BCHW) for made_BCHW, source_BCHW in pairs]).mean().item()
         styles = {
-            view: rebase(mmd2(kernels), mmd2(self.identity[view]), mmd2(self.target[view])).item()
+            view: rebase(mmd2(kernels), mmd2(self._gaps[view].identity), mmd2(self._gaps[view].target)).item()
             for view, kernels in self.kernels(stylized_BCHW).items()
         }
         balanced = balance(content, styles["colour-free"])
@@ -143,16 +134,16 @@ def _check(content_BCHW: Tensor, style_BCHW: Tensor) -> None:
     sides, style_sides = content_BCHW.shape[-2:], style_BCHW.shape[-2:]
     if len(style_BCHW) >= FEWEST_IMAGES and sides != style_sides:
         raise ValueError(f"wanted style images of the contents' size, {list(sides)} px; got {list(style_sides)}")
-    too_small = any(style_px < _LARGER * px for px, style_px in zip(sides, style_sides, strict=True))
+    too_small = any(style_px < CUT_SIDES * px for px, style_px in zip(sides, style_sides, strict=True))
     if len(style_BCHW) < FEWEST_IMAGES and too_small:
         raise ValueError(
             f"{len(style_BCHW)} style images are cut into crops of the contents' size, {list(sides)} px: wanted sides "
-            f"at least {_LARGER} times as long; got {list(style_sides)}; give larger ones, or {FEWEST_IMAGES} and more"
+            f"at least {CUT_SIDES} times as long; got {list(style_sides)}; give larger ones, or {FEWEST_IMAGES}"
         )
 
 
-def _cut(image_BCHW: Tensor, height: int, width: int) -> Tensor:
-    """Crops on an even grid over each image: [25 N, C, height, width]."""
+def cut_crops(image_BCHW: Tensor, height: int, width: int) -> Tensor:
+    """25 crops on an even grid over each image: [25 N, C, height, width], those of an image one after the other."""
     tops, lefts = (
         [place * (side - crop) // (_GRID - 1) for place in range(_GRID)]
         for side, crop in zip(image_BCHW.shape[-2:], (height, width), strict=True)
