@@ -5,8 +5,8 @@ again from the run, so that a changed tag or artifact counts for nothing. How an
 """
 
 import getpass
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +33,10 @@ class _Case:
     verdict: dict[str, Any] | None
     outcomes: list[dict[str, str]]
     sha256: str | None = None
-    failed: list[dict[str, str]] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "failed", [outcome for outcome in self.outcomes if outcome["state"] == "failed"])
+    @property
+    def failed(self) -> list[dict[str, str]]:
+        return [outcome for outcome in self.outcomes if outcome["state"] == "failed"]
 
 
 def promote(config: PromoteConfig) -> JobResult:
@@ -197,13 +197,12 @@ def _result(
 
 
 def _details(config: PromoteConfig, present: str | None, action: str | None, case: _Case | None) -> dict[str, Any]:
-    failed: Sequence[Mapping[str, str]] = [] if case is None else case.failed
     return {
         "alias": config.alias,
         "previous_version": present,
         "action": action,
         "verdict_sha256": None if case is None else case.sha256,
-        "failed": list(failed),
+        "failed": [] if case is None else case.failed,
     }
 
 

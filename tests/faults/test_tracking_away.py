@@ -1,13 +1,8 @@
 """A real MLflow server that is killed, hangs and comes back while a training logs to it."""
 
-import os
 import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,62 +13,16 @@ import pytest
 from stylejobs.tracking import mlflow_tracker
 from stylejobs.tracking.client import open_client
 from stylejobs.tracking.mlflow_tracker import MlflowTracker
-from tests.faults.processes import descendants
+from tests.faults.mlflow_server import Server
 
 pytestmark = pytest.mark.slow
 
 
-class Server:
-    """`mlflow server` on one store and one port, through several lives."""
-
-    def __init__(self, folder: Path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.database = folder / "mlflow.db"
-        self._folder = folder
-        self._process: subprocess.Popen | None = None
-
-    def start(self) -> None:
-        store = ["--backend-store-uri", f"sqlite:///{self.database}", "--artifacts-destination", self._folder / "files"]
-        place = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        with open(self._folder / "server.log", "a") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "server", *store, *place],
-                cwd=self._folder, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            )  # fmt: skip
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
-
-    def wait(self, timeout: float = 120) -> None:
-        if self._process is None:
-            self.start()
-        deadline = time.monotonic() + timeout
-        while not self.answers():
-            assert time.monotonic() < deadline, (self._folder / "server.log").read_text()
-            time.sleep(0.1)
-
-    def signal(self, number: int) -> None:
-        if self._process is None:
-            return
-        for pid in [*descendants(self._process.pid), self._process.pid]:
-            os.kill(pid, number)
-        if number == signal.SIGKILL:
-            self._process.wait()
-            self._process = None
-
-    def points(self, run_id: str, name: str) -> list[tuple[int, float]]:
-        """What the store itself holds, past all of MLflow."""
-        with closing(sqlite3.connect(self.database)) as connection:
-            query = "select step, value from metrics where run_uuid = ? and key = ? order by step"
-            return connection.execute(query, (run_id, name)).fetchall()
+def points(database: Path, run_id: str, name: str) -> list[tuple[int, float]]:
+    """What the store itself holds, past all of MLflow."""
+    with closing(sqlite3.connect(database)) as connection:
+        query = "select step, value from metrics where run_uuid = ? and key = ? order by step"
+        return connection.execute(query, (run_id, name)).fetchall()
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +77,8 @@ def test_a_server_that_is_killed_and_comes_back_misses_nothing(server: Server, m
 
     assert delivery.complete and delivery.num_delivered == 2 * loop.step + 5
     assert driver.finish().complete
-    assert server.points(driver.run_id, "loss") == [(step, 1 / (step + 1)) for step in range(loop.step)]
-    assert server.points(driver.run_id, "rate") == [(step, 0.5 * step) for step in range(loop.step)]
+    assert points(server.database, driver.run_id, "loss") == [(step, 1 / (step + 1)) for step in range(loop.step)]
+    assert points(server.database, driver.run_id, "rate") == [(step, 0.5 * step) for step in range(loop.step)]
     client = open_client(server.uri)
     run = client.get_run(driver.run_id)
     assert run.info.status == "FINISHED" and run.data.params == {"lr": "0.1"} and run.data.tags["stage"] == "away"
