@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stylejobs.config.schema import (
+        AdoptConfig,
+        EvaluateConfig,
+        ExportConfig,
         IngestConfig,
         PromoteConfig,
         ReplayConfig,
@@ -15,8 +18,12 @@ if TYPE_CHECKING:
         TrainConfig,
         VerifyConfig,
     )
+    from stylejobs.engine.adopt import adopt
     from stylejobs.engine.command import run_command
+    from stylejobs.engine.evaluate import evaluate
+    from stylejobs.engine.export import export
     from stylejobs.engine.ingest import ingest, plan_ingest
+    from stylejobs.engine.panel_plan import plan_panel
     from stylejobs.engine.plans import describe_plan
     from stylejobs.engine.promote import promote
     from stylejobs.engine.replay import replay
@@ -28,6 +35,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "stylejobs.config.schema": (
+        "AdoptConfig",
+        "EvaluateConfig",
+        "ExportConfig",
         "IngestConfig",
         "PromoteConfig",
         "ReplayConfig",
@@ -35,8 +45,12 @@ _HOMES = {
         "TrainConfig",
         "VerifyConfig",
     ),
+    "stylejobs.engine.adopt": ("adopt",),
     "stylejobs.engine.command": ("run_command",),
+    "stylejobs.engine.evaluate": ("evaluate",),
+    "stylejobs.engine.export": ("export",),
     "stylejobs.engine.ingest": ("ingest", "plan_ingest"),
+    "stylejobs.engine.panel_plan": ("plan_panel",),
     "stylejobs.engine.plans": ("describe_plan",),
     "stylejobs.engine.promote": ("promote",),
     "stylejobs.engine.replay": ("replay",),
@@ -48,6 +62,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdoptConfig",
+    "EvaluateConfig",
+    "ExportConfig",
     "IngestConfig",
     "JobResult",
     "PromoteConfig",
@@ -55,9 +72,13 @@ __all__ = [
     "StylizeConfig",
     "TrainConfig",
     "VerifyConfig",
+    "adopt",
     "describe_plan",
+    "evaluate",
+    "export",
     "ingest",
     "plan_ingest",
+    "plan_panel",
     "plan_retry",
     "plan_stylize",
     "plan_training",

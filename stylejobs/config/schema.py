@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from stylejobs.config.adopting import AdoptConfig, ExportConfig
+from stylejobs.config.evaluating import EvaluateConfig
 from stylejobs.config.methods import find_unread
 from stylejobs.config.places import check_dest
 from stylejobs.config.promoting import PromoteConfig
@@ -151,6 +152,7 @@ CONFIGS: dict[str, type[Section]] = {
     "ingest": IngestConfig,
     "train": TrainConfig,
     "adopt": AdoptConfig,
+    "evaluate": EvaluateConfig,
     "promote": PromoteConfig,
     "stylize": StylizeConfig,
     "verify": VerifyConfig,

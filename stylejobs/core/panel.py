@@ -138,7 +138,7 @@ def _check(content_BCHW: Tensor, style_BCHW: Tensor) -> None:
     if len(style_BCHW) < FEWEST_IMAGES and too_small:
         raise ValueError(
             f"{len(style_BCHW)} style images are cut into crops of the contents' size, {list(sides)} px: wanted sides "
-            f"at least {CUT_SIDES} times as long; got {list(style_sides)}; give larger ones, or {FEWEST_IMAGES}"
+            f"of {CUT_SIDES} times that or more; got {list(style_sides)}; give larger ones, or {FEWEST_IMAGES} and more"
         )
 
 

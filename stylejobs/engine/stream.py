@@ -1,6 +1,7 @@
 """Work items through Ray Data's streaming executor: descriptors in, answers out, pixels nowhere.
 
-A *work item* is a unit of the source and the part of its output that is wanted. Workers know nothing of Ray.
+A *work item* is a unit of the source and the part of its output that is wanted. Workers know nothing of Ray. An answer
+is plain values; what a worker measured of many images may come with it as tensors, which travel as safetensors.
 """
 
 import functools
@@ -14,6 +15,9 @@ from dataclasses import asdict, dataclass, field
 from stylejobs.engine import session
 from stylejobs.errors import StylejobsError
 from stylejobs.storage.descriptors import Unit
+
+TENSORS = "//tensors"
+"""Key of the tensors, by name, in what `Worker.do` gives back; they are taken out of `Answer.value`."""
 
 _MAX_BLOCKS = 10_000
 
@@ -64,7 +68,7 @@ class Worker(ABC):
 
     @abstractmethod
     def do(self, item: WorkItem) -> dict:
-        """The answer, as plain values. What it raises is the failure of this item alone."""
+        """The answer: plain values, and under `TENSORS` tensors. What it raises is the failure of this item alone."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,14 @@ class Answer:
 
     Attributes:
         exit_code: of the failure.
+        tensors: safetensors, where the worker gave any.
     """
 
     fingerprint: str
     value: dict | None = None
     failure: str | None = None
     exit_code: int = 0
+    tensors: bytes = b""
 
 
 def stream(
@@ -130,7 +136,7 @@ def stream(
         num_gpus=workers.gpus or None,
     )
     for row in results.iter_rows():
-        yield Answer(**json.loads(row["answer"]))
+        yield Answer(**json.loads(row["answer"]), tensors=row["tensors"])
 
 
 def _placed(worker: type[Worker], settings: object, deadline: float | None, size: int) -> dict:
@@ -156,8 +162,9 @@ class StreamActor:
         self._deadline, self._longest = deadline, 0.0
 
     def __call__(self, batch: dict) -> dict:
-        item = WorkItem.from_text(str(batch["item"][0]))
-        return {"answer": [json.dumps(asdict(self._answer(item)))]}
+        answer = asdict(self._answer(WorkItem.from_text(str(batch["item"][0]))))
+        tensors = answer.pop("tensors")
+        return {"answer": [json.dumps(answer)], "tensors": [tensors]}
 
     def _answer(self, item: WorkItem) -> Answer:
         if self._worker is not None and self._worker.is_worn_out:
@@ -170,7 +177,15 @@ class StreamActor:
             started = time.monotonic()
             value = self._worker.do(item)
             self._longest = max(self._longest, time.monotonic() - started)
-            return Answer(item.fingerprint, value=value)
+            return Answer(item.fingerprint, value=value, tensors=_packed(value.pop(TENSORS, {})))
         except Exception as error:
             code = error.exit_code if isinstance(error, StylejobsError) else 1
             return Answer(item.fingerprint, failure=f"{item}: {type(error).__name__}: {error}", exit_code=code)
+
+
+def _packed(tensors: dict) -> bytes:
+    if not tensors:
+        return b""  # workers that only move bytes need not load torch
+    from safetensors.torch import save
+
+    return save(tensors)

@@ -80,6 +80,9 @@ def test_the_public_face_is_frozen() -> None:
 
     assert api.__all__ == sorted(name for names in api._HOMES.values() for name in names)
     assert api.__all__ == [
+        "AdoptConfig",
+        "EvaluateConfig",
+        "ExportConfig",
         "IngestConfig",
         "JobResult",
         "PromoteConfig",
@@ -87,9 +90,13 @@ def test_the_public_face_is_frozen() -> None:
         "StylizeConfig",
         "TrainConfig",
         "VerifyConfig",
+        "adopt",
         "describe_plan",
+        "evaluate",
+        "export",
         "ingest",
         "plan_ingest",
+        "plan_panel",
         "plan_retry",
         "plan_stylize",
         "plan_training",
@@ -123,11 +130,12 @@ def test_changelog_names_this_version() -> None:
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_readme_is_short_and_its_file_tree_is_true() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert len(text.splitlines()) <= 250
-    for place in re.findall(r"^\s*((?:stylejobs|pipelines|conf|infra|tests)/[\w./]*)", text, re.MULTILINE):
-        assert (ROOT / place).exists(), f"README names {place}, which is not there"
+def test_readme_is_short_and_the_places_that_texts_name_are_there() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 250
+    for name in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / name).read_text()
+        for place in re.findall(r"^\s*((?:stylejobs|pipelines|conf|infra|tests)/[\w./]*)", text, re.MULTILINE):
+            assert (ROOT / place).exists(), f"{name} names {place}, which is not there"
 
 
 def test_no_path_of_one_machine_is_committed() -> None:

@@ -19,6 +19,10 @@ PRICES = "prices.gpu_hour prices.cpu_hour"
 # Growth is a decision: a new key is a promise to everybody's scripts. Add it here in the same change, or leave it out.
 FROZEN = {
     "adopt": "checkpoint family name sha256 encoder encoder_sha256 styles experiment run_name",
+    "evaluate": f"""model data style styles baseline gates calibrate classifier downstream images style_images size_px
+        load_px strength precision seed junit summary storage image_column receipt.train receipt.test receipt.size_px
+        receipt.load_px receipt.width receipt.steps receipt.batch receipt.seeds receipt.copies receipt.strength
+        {LIMITS} {CLUSTER} experiment run_name""",
     "export": "model out",
     "ingest": f"""source dest max_bad shard_mb row_group_mb max_side labels labels_csv image_column
         {MAX_BAD_OF} {LIMITS} {ACTORS}""",
@@ -61,6 +65,7 @@ def test_required_keys_are_those_of_the_contract():
     required = {verb: [k for k, f in list_fields(m).items() if f.is_required()] for verb, m in CONFIGS.items()}
     assert required == {
         "adopt": ["checkpoint", "family", "name"],
+        "evaluate": ["model", "data"],
         "export": ["model", "out"],
         "ingest": ["source", "dest"],
         "train": ["method", "content", "name"],
@@ -94,6 +99,7 @@ def test_defaults_satisfy_their_own_bounds(verb: str):
         "adopt": {"checkpoint": "a", "family": "cut", "name": "m"},
         "export": {"model": "a", "out": "b.safetensors"},
     }
+    required |= {"evaluate": {"model": "a", "data": "b"}}
     config = CONFIGS[verb](**required.get(verb, STYLIZE))
     assert CONFIGS[verb].model_validate(config.model_dump()) == config
 
