@@ -45,6 +45,12 @@ bench-scale: $(READY) ## what a very large job costs: driver, resume, memory of 
 bench-train: $(READY) ## how fast training is beside plain PyTorch, on two workers, and with checkpoints
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.train_ratio
 
+bench-gates: $(READY) ## how often a comparison of two models is wrong: equal ones called different, better ones missed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.gate_errors
+
+downstream: $(READY) ## what stylized copies add to a small classifier, on ../shared/data/labelled (or DATA=DIR)
+	$(BIN)/python -m tests.bench.downstream $(if $(DATA),--data $(DATA))
+
 methods: $(READY) ## train every tiny recipe from three seeds and print the table of measures (forty minutes)
 	$(BIN)/python -m tests.bench.methods_table
 
@@ -54,4 +60,4 @@ clean: ## remove what demo and tests leave behind (not .venv, not the MLflow sto
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-.PHONY: setup demo test faults check format lock bench bench-scale bench-train methods clean help
+.PHONY: setup demo test faults check format lock bench bench-scale bench-train bench-gates downstream methods clean help

@@ -11,18 +11,24 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines import ingest, promote, stylize, train
+from pipelines import evaluate, ingest, promote, stylize, train
 from stylejobs.engine.session import ray_session
 
 PLACE = Path("out/demo")
 MODEL = "demo-painting"
+GATES = "conf/evaluate/gates-demo.yaml"
 STEPS = [
     (ingest, f"source={PLACE}/photos dest={PLACE}/shards labels=folder shard_mb=4 max_bad=0.02"),
     (
         train,
         f"conf/train/fast-tiny.yaml conf/site/laptop.yaml content={PLACE}/shards style={PLACE}/style.png name={MODEL}",
     ),
-    (promote, f"model=models:/{MODEL}@candidate"),
+    (
+        evaluate,
+        f"conf/site/laptop.yaml model=models:/{MODEL}@candidate data={PLACE}/held-out style={PLACE}/style.png "
+        f"images=60 baseline=none gates={GATES}",
+    ),
+    (promote, f"model=models:/{MODEL}@candidate gates={GATES}"),
     (
         stylize,
         f"conf/site/laptop.yaml source={PLACE}/shards dest={PLACE}/stylized model=models:/{MODEL}@champion unit_mb=4",
@@ -34,9 +40,11 @@ def main() -> int:
     """Runs the demo; stops at the first verb that does not end with 0."""
     started = time.monotonic()
     shutil.rmtree(PLACE, ignore_errors=True)
-    photos = [sys.executable, "infra/demo/photos.py", f"{PLACE}/photos"]
-    _say(shlex.join(["python", *photos[1:]]))
-    subprocess.run(photos, check=True)
+    # Each call paints a style image, too: the last one's is used.
+    for folder, options in (("held-out", ["--num", "66", "--seed", "1", "--bad", "0"]), ("photos", [])):
+        photos = [sys.executable, "infra/demo/photos.py", f"{PLACE}/{folder}", *options]
+        _say(shlex.join(["python", *photos[1:]]))
+        subprocess.run(photos, check=True)
     with ray_session(num_cpus=max(4, os.cpu_count() or 1)):
         for verb, arguments in STEPS:
             _say(f"python -m {verb.__name__} {arguments}")
