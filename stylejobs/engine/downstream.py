@@ -9,7 +9,7 @@ the trainings needs them all.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from stylejobs.core.bootstrap import Interval
 from stylejobs.core.corruptions import CORRUPTIONS
-from stylejobs.core.receipt import ArmReceipt, Hits, Receipt, compare_arms, read_receipt
+from stylejobs.core.receipt import ArmReceipt, Hits, Receipt, compare_arms, gain_interval, read_receipt
 from stylejobs.engine.downstream_worker import (
     DownstreamSettings,
     Examples,
@@ -42,9 +42,9 @@ def make_receipt(
     stylist: Stylist,
     settings: DownstreamSettings,
     image_column: str | None = None,
-    confidence: float = 0.95,
-) -> Receipt:
-    """Trains both arms on the Ray that is open, and compares what they can do.
+    baseline: Stylist | None = None,
+) -> tuple[Receipt, Interval | None]:
+    """Trains the arms on the Ray that is open, and compares what they can do; intervals are of 95 %.
 
     Equal in both arms: steps, batch, network, the views of images, and for each seed the first weights. The arm with
     copies sees an original less often, in the share of its images that originals are.
@@ -52,7 +52,10 @@ def make_receipt(
     Args:
         train_uri: images with labels: the folder of image files, or the column `label` of Parquet.
         test_uri: likewise, of the same labels; None holds out a fifth of `train_uri`.
-        confidence: of the intervals, in (0, 1).
+        baseline: another model, whose copies are learned from in a third arm.
+
+    Returns:
+        The receipt, and how much more corrupted accuracy the model's copies give than the baseline's; None without one.
 
     Raises:
         SourceError: a set has no labels, or a test label that nobody trains on; or too few images.
@@ -69,8 +72,15 @@ def make_receipt(
         f"{len(test):,} test images; {train.num_bad + test.num_bad:,} could not be used",
         file=sys.stderr,
     )
-    originals, mixed = _train(train, test, classes, settings)
-    return compare_arms(originals, mixed, tuple(CORRUPTIONS), confidence, settings.seed)
+    arms = {"originals": (train, False), "mixed": (train, True)}
+    if baseline is not None:
+        arms["baseline"] = _prepare(train_set, folds[0], settings, baseline), True
+    hits = _train(arms, test, classes, settings)
+    receipt = compare_arms(hits["originals"], hits["mixed"], tuple(CORRUPTIONS), seed=settings.seed)
+    if baseline is None:
+        return receipt, None
+    before_SN, after_SN = (hits[arm].corrupted_SCVN.double().mean(dim=(1, 2)) for arm in ("baseline", "mixed"))
+    return receipt, gain_interval(before_SN, after_SN, seed=settings.seed)
 
 
 def _plan_sets(train_uri: str, test_uri: str | None, image_column: str | None) -> tuple[TrainingSet, TrainingSet]:
@@ -105,26 +115,32 @@ def _prepare(planned: TrainingSet, fold: str | None, settings: DownstreamSetting
         for number, unit in enumerate(units)
         for index in range(each)
     ]
-    task = ray.remote(num_cpus=1)(prepare)
+    # A process of its own, which ends: what a generator has allocated is not given back to trainings that come next.
+    task = ray.remote(num_cpus=1, max_calls=1)(prepare)
     return join(_results([task.remote(share, settings, stylist) for share in shares]))
 
 
 def _train(
-    train: Examples, test: Examples, classes: tuple[str, ...], settings: DownstreamSettings
-) -> tuple[Hits, Hits]:
+    arms: Mapping[str, tuple[Examples, bool]], test: Examples, classes: tuple[str, ...], settings: DownstreamSettings
+) -> dict[str, Hits]:
+    """What each arm got right; an arm is what it learns from, and whether also from the copies."""
     import ray
 
-    held = [ray.put(examples) for examples in (train, test)]
+    held = {id(examples): ray.put(examples) for examples in (test, *(examples for examples, _ in arms.values()))}
     task = ray.remote(num_cpus=1)(train_and_ask)
-    arms = [(with_copies, settings.seed + seed) for seed in range(settings.seeds) for with_copies in (False, True)]
-    with JobProgress("downstream", len(arms), "trainings") as progress:
-        found = _results([task.remote(*held, classes, settings, arm) for arm in arms], lambda: progress.advance(1))
-    by_arm: dict[bool, list[tuple[torch.Tensor, torch.Tensor]]] = {False: [], True: []}
-    for (with_copies, _), (clean_N, corrupted_CVN) in zip(arms, found, strict=True):
+    runs = [(arm, settings.seed + seed) for seed in range(settings.seeds) for arm in arms]
+    with JobProgress("downstream", len(runs), "trainings") as progress:
+        asked = []
+        for arm, seed in runs:
+            examples, with_copies = arms[arm]
+            held_both = held[id(examples)], held[id(test)]
+            asked.append(task.remote(*held_both, classes, settings, (with_copies, seed)))
+        found = _results(asked, lambda: progress.advance(1))
+    by_arm: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {arm: [] for arm in arms}
+    for (arm, _), (clean_N, corrupted_CVN) in zip(runs, found, strict=True):
         # Arrays of Ray cannot be written to, which tensors do not know.
-        by_arm[with_copies].append((torch.from_numpy(clean_N.copy()), torch.from_numpy(corrupted_CVN.copy())))
-    originals, mixed = (Hits(*map(torch.stack, zip(*hits, strict=True))) for hits in by_arm.values())
-    return originals, mixed
+        by_arm[arm].append((torch.from_numpy(clean_N.copy()), torch.from_numpy(corrupted_CVN.copy())))
+    return {arm: Hits(*map(torch.stack, zip(*hits, strict=True))) for arm, hits in by_arm.items()}
 
 
 def _results(tasks: Sequence[Any], on_each: Callable[[], None] = lambda: None) -> list:

@@ -23,11 +23,15 @@ from stylejobs.config.sections import flatten
 from stylejobs.core.bootstrap import Interval
 from stylejobs.core.gates import Decision, Table, decide
 from stylejobs.core.measures import MEASURES
+from stylejobs.core.receipt import Receipt
+from stylejobs.engine.downstream import make_receipt, plain_receipt, tell_receipt
+from stylejobs.engine.downstream_worker import DownstreamSettings, Stylist
 from stylejobs.engine.models import REGISTERED
 from stylejobs.engine.panel import Panelled, build_table, describe_panel, label_safety
 from stylejobs.engine.panel_plan import PanelPlan
 from stylejobs.engine.panel_worker import BASELINE, CANDIDATE, IDENTITY
 from stylejobs.engine.results import JobResult
+from stylejobs.engine.session import ray_session
 from stylejobs.records.codec import encode_image
 from stylejobs.report.grid import sample_grid
 from stylejobs.report.measures import format_calibration, format_measures
@@ -60,18 +64,47 @@ def evaluate(config: EvaluateConfig, plan: PanelPlan) -> JobResult:
     tags = {"stylejobs.verb": "evaluate", "stylejobs.model_sha256": model.sha256, **code_tags()}
     with MlflowTracker.start(config.experiment, config.run_name or f"evaluate {model.name}", tags) as tracker:
         tracker.log_params({key: value for key, value in flatten(config).items() if value is not None})
-        panel = describe_panel(config, plan)
-        result = judge(config, plan, panel, tracker)
+        with ray_session(config.cluster.num_cpus, config.cluster.object_store_mb):
+            panel = describe_panel(config, plan)
+            receipt = _receipt(config, plan) if config.downstream else None
+        result = judge(config, plan, panel, tracker, receipt)
         return result.with_(mlflow={"run_id": tracker.run_id, "url": tracker.url})
 
 
-def judge(config: EvaluateConfig, plan: PanelPlan, panel: Panelled, tracker: Tracker) -> JobResult:
+def _receipt(config: EvaluateConfig, plan: PanelPlan) -> tuple[Receipt, Interval | None]:
+    """What stylized copies add to a small classifier, and what those of the candidate add to the baseline's."""
+    r = config.receipt
+    numbers = r.model_dump(include={"size_px", "load_px", "width", "steps", "batch", "seeds", "copies"})
+    low, high = map(float, r.strength.split("-"))
+    settings = DownstreamSettings(
+        **numbers, strength=(low, high), seed=config.seed, limits=plan.settings.squares.limits
+    )
+    stylists = {
+        row: Stylist(model.package_uri, model.sha256, model.styles) for row, model in plan.settings.models.items()
+    }
+    return make_receipt(
+        r.train or config.data, r.test, stylists[CANDIDATE], settings, config.image_column, stylists.get(BASELINE)
+    )
+
+
+def judge(
+    config: EvaluateConfig,
+    plan: PanelPlan,
+    panel: Panelled,
+    tracker: Tracker,
+    receipt: tuple[Receipt, Interval | None] | None = None,
+) -> JobResult:
     """From descriptions to the verdict, and the verdict to wherever it is looked for."""
     confidences = plan.rules.confidences if plan.rules else (_CONFIDENCE,)
-    tables = {confidence: build_table(config, plan, panel, confidence) for confidence in confidences}
+    tables = {
+        confidence: with_receipt(build_table(config, plan, panel, confidence), receipt) for confidence in confidences
+    }
     table = tables[plan.rules.confidence if plan.rules else _CONFIDENCE]
     decision = decide(plan.rules, tables) if plan.rules else None
     verdict = _verdict(plan, panel, table, decision) | _labels(config, plan, panel)
+    if receipt:
+        verdict["receipt"] = plain_receipt(receipt[0])
+        tell_receipt(receipt[0])
     _print(config, verdict)
     _keep(config, plan, verdict, panel, tracker)
     passed = decision is None or decision.passed
@@ -89,6 +122,19 @@ def judge(config: EvaluateConfig, plan: PanelPlan, panel: Panelled, tracker: Tra
         }
         | {"measures": verdict["measures"][CANDIDATE], "gains": verdict["gains"]},
     )
+
+
+def with_receipt(table: Table, receipt: tuple[Receipt, Interval | None] | None) -> Table:
+    """Adds `downstream`: gains of corrupted accuracy over originals alone, and over the baseline's copies.
+
+    Its intervals are of 95 %, whatever the table's.
+    """
+    if receipt is None:
+        return table
+    told, over_baseline = receipt
+    rows = {**table.rows, CANDIDATE: {**table.rows[CANDIDATE], "downstream": told.corrupted_gain}}
+    gains = {**table.gains, **({"downstream": over_baseline} if over_baseline else {})}
+    return Table(rows, gains, table.ratios)
 
 
 def _verdict(plan: PanelPlan, panel: Panelled, table: Table, decision: Decision | None) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def main() -> int:
             model = pin_model(told.model, _styles(told, Path(scratch)), f"{scratch}/none", f"{scratch}/model")
             stylist = Stylist(model.package_uri, model.package_sha256, tuple(model.styles))
             with ray_session():
-                receipt = make_receipt(str(train), str(test), stylist, settings)
+                receipt, _ = make_receipt(str(train), str(test), stylist, settings)
         except StylejobsError as error:
             print(f"downstream: {error}", file=sys.stderr)
             return error.exit_code
