@@ -42,8 +42,8 @@ def test_all_problems_at_once_as_printed():
         "  name               wanted letters, digits and . _ -, first a letter or digit; got 'a/b'   [override name=]",
         "  steps              wanted a whole number; got 'many'   [job.yaml:5]",
         "  generator.name     wanted one of 'resnet', 'encoder_decoder', 'johnson', 'label_conditioned', "
-        "'style_modulated', 'attention_recurrent', 'adain', 'exemplar'; got 'jonson'; did you mean 'johnson'?   "
-        "[job.yaml:2]",
+        "'style_modulated', 'attention_recurrent', 'adain', 'exemplar', 'classifier'; got 'jonson'; "
+        "did you mean 'johnson'?   [job.yaml:2]",
         "  optim.lr           wanted > 0.0; got '-1e-3'   [override optim.lr=]",
     ]
 

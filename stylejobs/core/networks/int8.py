@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _LEVELS = 255
-_WEIGHT_LEVELS = 127
+_WEIGHT_LEVELS = 63
+"""CPUs without VNNI add two products in 16 bits, which saturate: 2 * 255 * 63 fits, 2 * 255 * 127 would not."""
 
 
 def is_available() -> bool:
@@ -28,8 +29,9 @@ class Int8Conv(nn.Module):
     """A convolution of uint8 features with int8 weights: y = s_x * s_w * sum (q_x - z) * q_w + b.
 
     Features: q_x = round(x / s_x) + z, clamped to [0, 255], one scale s_x and zero point z for the layer, fixed when
-    calibrated, so that a row's result does not depend on its batch. Weights: q_w = round(w / s_w) in [-127, 127], one
-    scale for every output channel. Sums are exact; the result is float32, channels last in memory.
+    calibrated, so that a row's result does not depend on its batch. Weights: q_w = round(w / s_w) in [-63, 63], one
+    scale for every output channel. Sums are exact, on CPUs without VNNI too, which is why weights have seven bits; the
+    result is float32, channels last in memory.
 
     Args:
         conv: the float layer whose shape it takes; no groups or dilation, padding by zeros or reflection.
