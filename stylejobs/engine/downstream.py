@@ -115,8 +115,7 @@ def _prepare(planned: TrainingSet, fold: str | None, settings: DownstreamSetting
         for number, unit in enumerate(units)
         for index in range(each)
     ]
-    # A process of its own, which ends: what a generator has allocated is not given back to trainings that come next.
-    task = ray.remote(num_cpus=1, max_calls=1)(prepare)
+    task = ray.remote(num_cpus=1)(prepare)
     return join(_results([task.remote(share, settings, stylist) for share in shares]))
 
 
