@@ -20,8 +20,9 @@ demo: $(READY) ## real photographs -> shards -> trained model -> stylized datase
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest
 
-faults: $(READY) ## every fault, also those that take minutes
+faults: $(READY) ## every fault, also those that take minutes, and what else takes too long for `make test`
 	$(BIN)/python -m pytest -m "faults or not faults" tests/faults
+	$(BIN)/python -m pytest -m faults tests --ignore tests/faults
 
 check: $(READY) ## format, lint and the floors of the house
 	$(BIN)/ruff format --check .

@@ -253,9 +253,10 @@ def _existing(client: "MlflowClient", uri: str, name: str) -> str:
         if not is_missing(error):
             raise
         names = sorted(model.name for model in client.search_registered_models(max_results=1000))
-        near = get_close_matches(name, names, n=1)
+        near = get_close_matches(name, names, n=3)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{redact(uri)} has no model {name!r}, it has {_listed(names)}{hint}"
+        # The nearest come first: of a long list only the beginning is shown.
+        return f"{redact(uri)} has no model {name!r}, it has {_listed(list(dict.fromkeys([*near, *names])))}{hint}"
     quoted = name.replace("'", "''")
     versions = client.search_model_versions(f"name = '{quoted}'", max_results=1000)
     numbers = sorted((int(found.version) for found in versions), reverse=True)

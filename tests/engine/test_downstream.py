@@ -175,15 +175,12 @@ def test_the_arm_with_copies_learns_from_copies(labelled):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("held_out", [True, False])
-def test_a_receipt_is_made_and_told(ray_cluster, labelled, stylist, tmp_path, capsys, held_out):
-    test = None if held_out else write_labelled(tmp_path / "test", 5, first=50)
-    receipt, over_itself = make_receipt(labelled, test, stylist, SMALL, baseline=stylist if held_out else None)
-    if held_out:  # the same copies and seeds: no better, no worse
-        assert over_itself.value == 0.0 and over_itself.low <= 0.0 <= over_itself.high
-    else:
-        assert over_itself is None
-    assert receipt.num_images == 10 if test else 0 < receipt.num_images < 12
+def test_a_receipt_is_made_and_told(ray_cluster, labelled, stylist, tmp_path, capsys):
+    test = write_labelled(tmp_path / "test", 5, first=50)
+    receipt, over_itself = make_receipt(labelled, test, stylist, SMALL, baseline=stylist)
+    # The same copies and seeds: no better, no worse.
+    assert over_itself.value == 0.0 and over_itself.low <= 0.0 <= over_itself.high
+    assert receipt.num_images == 10
     assert len(receipt.mixed.clean_by_seed) == 2 and tuple(receipt.originals.by_corruption) == tuple(CORRUPTIONS)
     gain = receipt.corrupted_gain
     assert gain.low <= gain.value <= gain.high

@@ -99,6 +99,7 @@ PREDICT = """
 """
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_kind_predicts_at_any_size_with_its_requirements_alone(

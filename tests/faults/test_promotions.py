@@ -127,6 +127,7 @@ def test_commands_promote_and_roll_back(place: Place, versions: list[ModelVersio
     assert (tmp_path / "junit.xml").exists()
 
 
+@pytest.mark.faults
 def test_of_two_commands_at_once_exactly_one_wins(
     place: Place, pair: tuple[Promotions, Promotions], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from tests.faults.training_job import (
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
+@pytest.mark.faults
 def test_a_worker_then_the_command_is_killed(
     train: Callable[..., TrainJob], undisturbed_training: dict, tracking_store: str
 ) -> None:

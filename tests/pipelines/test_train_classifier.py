@@ -63,6 +63,7 @@ def test_a_classifier_is_trained_registered_and_names_what_it_never_saw(
     assert not (tmp_path / "out" / "data").exists()
 
 
+@pytest.mark.faults
 def test_a_training_of_labels_goes_on_where_it_was(verb: Verb, labelled: str) -> None:
     told = (*SMALL, f"content={labelled}", "checkpoint.every=5")
     begun = verb("train", *told, "steps=5")
