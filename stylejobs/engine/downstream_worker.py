@@ -25,7 +25,7 @@ from stylejobs.engine.training_sets import Labelling, rows_of_unit
 from stylejobs.errors import GenerateError, RowError
 from stylejobs.records.codec import Limits, decode_image
 from stylejobs.records.lineage import Drawing, draw_seed
-from stylejobs.records.resize import resize_short_side
+from stylejobs.records.resize import middle_square, resize_short_side
 from stylejobs.storage.descriptors import Unit
 from stylejobs.storage.packages import load_package
 
@@ -124,7 +124,8 @@ def prepare(share: Share, settings: DownstreamSettings, stylist: Stylist | None)
     squares: dict[str, tuple[np.ndarray, int]] = {}
     for row in rows:
         try:
-            squares[row["key"]] = _square(decode_image(row["image"] or b"", settings.limits), settings), row["domain"]
+            pixels_HWC = decode_image(row["image"] or b"", settings.limits)
+            squares[row["key"]] = middle_square(pixels_HWC, settings.load_px, settings.load_px), row["domain"]
         except RowError:
             continue  # counted below; ingest says what is wrong with it
     copies = _stylized({key: pixels for key, (pixels, _) in squares.items()}, settings, stylist)
@@ -143,13 +144,6 @@ def prepare(share: Share, settings: DownstreamSettings, stylist: Stylist | None)
 def _is_of(key: str, fold: str | None, seed: int) -> bool:
     """A function of the key, so that no image is on both sides, however the sets are read."""
     return fold is None or (draw_seed(seed, f"{key}\0fold", 0) % _FOLDS == 0) == (fold == "test")
-
-
-def _square(pixels_HWC: np.ndarray, settings: DownstreamSettings) -> np.ndarray:
-    """The middle of the picture, at the size at which it is stylized."""
-    pixels_HWC = resize_short_side(pixels_HWC, settings.load_px)
-    top, left = ((side - settings.load_px) // 2 for side in pixels_HWC.shape[:2])
-    return pixels_HWC[top : top + settings.load_px, left : left + settings.load_px]
 
 
 def _stylized(

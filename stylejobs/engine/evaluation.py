@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stylejobs.core.panel import FEWEST_IMAGES, Panel
 from stylejobs.core.pixels import to_float
 from stylejobs.records.codec import Limits, decode_image
-from stylejobs.records.resize import resize_short_side
+from stylejobs.records.resize import middle_square
 
 _BATCH = 8
 
@@ -102,7 +102,5 @@ def _read(files: Sequence[bytes], short_side_px: int, side_px: int, limits: Limi
     """Middle squares of pictures: float [N, 3, side, side] in [-1, 1]."""
     squares = []
     for data in files:
-        pixels_HWC = resize_short_side(decode_image(data, limits), short_side_px)
-        top, left = ((side - side_px) // 2 for side in pixels_HWC.shape[:2])
-        squares.append(torch.from_numpy(pixels_HWC[top : top + side_px, left : left + side_px].copy()))
+        squares.append(torch.from_numpy(middle_square(decode_image(data, limits), short_side_px, side_px).copy()))
     return to_float(torch.stack(squares))

@@ -16,7 +16,7 @@ from stylejobs.engine.generating import Content, GenerateSettings, Generating, b
 from stylejobs.errors import RowError
 from stylejobs.records.codec import Limits, decode_image
 from stylejobs.records.lineage import Drawing, draw_seed
-from stylejobs.records.resize import resize_short_side
+from stylejobs.records.resize import middle_square
 from stylejobs.storage.unit_rows import UnitRows
 
 _BATCH = 8
@@ -61,7 +61,7 @@ def read_squares(rows: UnitRows, settings: SquareSettings) -> Squares:
         try:
             if isinstance(image, RowError):
                 raise image
-            squares.append(_square(decode_image(image, settings.limits), settings.load_px, settings.size_px))
+            squares.append(middle_square(decode_image(image, settings.limits), settings.load_px, settings.size_px))
         except RowError:
             continue  # counted below: what a source holds is for verify and ingest to complain about
         keys.append(key)
@@ -83,12 +83,6 @@ def read_style_squares(rows: UnitRows, settings: SquareSettings, num_styles: int
     keys = [f"{key}#{crop}" for key in large.keys for crop in range(each)]
     digests = [sha256 for sha256 in large.sha256 for _ in range(each)]
     return Squares(to_uint8(crops_BCHW).numpy(), keys, digests, large.num_bad)
-
-
-def _square(pixels_HWC: np.ndarray, short_side_px: int, side_px: int) -> np.ndarray:
-    pixels_HWC = resize_short_side(pixels_HWC, short_side_px)
-    top, left = ((side - side_px) // 2 for side in pixels_HWC.shape[:2])
-    return pixels_HWC[top : top + side_px, left : left + side_px]
 
 
 @dataclass(frozen=True)
@@ -168,4 +162,4 @@ def spoil(row: str, squares: Squares, picture_HWC: np.ndarray, seed: int) -> Mad
 
 def decode_pictures(pictures: Sequence[bytes], settings: SquareSettings) -> list[np.ndarray]:
     """Encoded style pictures as squares, uint8 [H, W, 3]."""
-    return [_square(decode_image(data, settings.limits), settings.load_px, settings.size_px) for data in pictures]
+    return [middle_square(decode_image(data, settings.limits), settings.load_px, settings.size_px) for data in pictures]
