@@ -3,6 +3,7 @@
 from pydantic import Field, ValidationInfo, field_validator
 
 from stylejobs.config.downstream import Receipt
+from stylejobs.config.perceptual import Perceptual
 from stylejobs.config.places import REGISTERED_WORDS, check_model
 from stylejobs.config.sections import Cluster, Fraction, Limits, Precision, Section, refuse
 
@@ -23,8 +24,8 @@ class EvaluateConfig(Section):
     )
     baseline: str = Field(
         "auto",
-        description="Model on the same images that must be beaten; auto = the alias champion of the same model, where "
-        "there is one; none = no baseline",
+        description="Model on the same images that must be beaten; auto = the alias champion of the same model, if it "
+        "has one; none = no baseline",
     )
     gates: str = Field("conf/evaluate/gates.yaml", description="What must hold; none = only measured [path or URI]")
     calibrate: bool = Field(
@@ -53,6 +54,7 @@ class EvaluateConfig(Section):
         description="Where verdict, montage and pinned models go; shared by all nodes [local path or s3:// URI]",
     )
     image_column: str | None = Field(None, description="Column that holds the images; none = found by itself")
+    perceptual: Perceptual = Perceptual()
     receipt: Receipt = Receipt()
     limits: Limits = Limits()
     cluster: Cluster = Cluster()

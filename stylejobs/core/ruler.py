@@ -20,11 +20,15 @@ from stylejobs.core.backbone import Backbone
 from stylejobs.core.bootstrap import Interval, mean_interval, share_interval
 from stylejobs.core.gap import Gap
 from stylejobs.core.metrics import (
+    Lpips,
     SlicedRuler,
+    artfid_interval,
     clipped_share,
     coverage,
     describe_edges,
     edge_cosine,
+    frechet_gain,
+    frechet_interval,
     identify,
     is_constant,
     is_identity,
@@ -42,6 +46,7 @@ from stylejobs.core.metrics import (
     sliced_interval,
     sliced_ratio,
 )
+from stylejobs.core.metrics.inception import Inception
 from stylejobs.core.mmd import Kernels, colour_free, describe, style_gain, style_score
 
 Described = Mapping[str, Tensor]
@@ -56,10 +61,18 @@ _LOW_SHARE = 0.05
 CLASSES = "class"
 """Name of a classifier's answers, int64 [N], in a description: `label_agreement` is measured where it is there."""
 
+INCEPTION = "inception"
+"""Name of the FID's features, float32 [N, 2048], in a description: `fid` is measured where they are there."""
+
 
 @torch.no_grad()
 def describe_images(
-    networks: tuple[Backbone, ...], image_BCHW: Tensor, source_BCHW: Tensor | None = None, seed: int = 0
+    networks: tuple[Backbone, ...],
+    image_BCHW: Tensor,
+    source_BCHW: Tensor | None = None,
+    seed: int = 0,
+    lpips: Lpips | None = None,
+    inception: Inception | None = None,
 ) -> dict[str, Tensor]:
     """All that the measures need to know of images.
 
@@ -67,8 +80,9 @@ def describe_images(
         networks: of `mmd.build_networks`, on the images' device.
         image_BCHW: float, RGB, [-1, 1], at least 32 px; all images of a panel have one size.
         source_BCHW: the images that they were made of; None for images that were made of none, which then have no
-            `edge_cosine`, `ms_ssim` and `identity`.
+            `edge_cosine`, `ms_ssim`, `identity` and `lpips`.
         seed: of the places of patches; one for all sets that are compared.
+        lpips, inception: on the images' device; without them there are no `lpips`, or no `fid`, and no `artfid`.
 
     Returns:
         name -> tensor on the CPU, images along dim 0. What is large (edges, patches) is float16: three digits are ten
@@ -90,6 +104,10 @@ def describe_images(
             "ms_ssim": ms_ssim(image_BCHW, source_BCHW),
             "identity": is_identity(source_BCHW, image_BCHW),
         }
+        if lpips:
+            found["lpips"] = lpips(image_BCHW, source_BCHW)
+    if inception:
+        found[INCEPTION] = inception(image_BCHW)
     return {name: tensor.cpu().contiguous() for name, tensor in found.items()}
 
 
@@ -115,7 +133,8 @@ def relate(made: Described, content: Described) -> dict[str, Tensor]:
 class Ruler:
     """One panel's ruler: every set that is made of its contents is measured with it, and with nothing else.
 
-    Images 0, 2, 4, ... of the style set are the reference; the others say what 1 is in `style` and `style_raw`.
+    Images 0, 2, 4, ... of the style set are the reference; the others say what 1 is in `style` and `style_raw`. `fid`
+    and `artfid` have no such one, and take them all.
 
     Args:
         content: the contents, described as images made of themselves.
@@ -135,6 +154,7 @@ class Ruler:
             measure: Gap(view, *(_networks_first(one[view]) for one in (content, self._style, others)))
             for measure, view in _VIEWS.items()
         }
+        self._features_MD = style.get(INCEPTION)
         self._sliced = {
             name: SlicedRuler.fit(content[name].float(), self._style[name].float())
             for name in content
@@ -159,12 +179,16 @@ class Ruler:
         made_ND, style_MD = self._descriptors(made), self._descriptors(self._style)
         found["coverage"] = share_interval(coverage(made_ND, style_MD), c)
         found["pairwise"] = pairwise_interval(made_ND, style_MD, c, seed)
+        if self._features_MD is not None:
+            found["fid"] = frechet_interval(made[INCEPTION], self._features_MD, c, seed=seed)
+            if "lpips" in made:
+                found["artfid"] = artfid_interval(made["lpips"], made[INCEPTION], self._features_MD, c, seed=seed)
         return found
 
     def gains(self, made: Described, other: Described) -> dict[str, Interval]:
         """How much better one set is than another of the same contents, paired; positive is better.
 
-        `coverage` has none: its interval is over style images, and says nothing of pairs.
+        `coverage` has none: its interval is over style images, and says nothing of pairs. Nor has `artfid`, a product.
         """
         c, seed = self._confidence, self._seed
         values, others = (
@@ -182,6 +206,8 @@ class Ruler:
             found[measure] = sliced_gain(*embedded, c, seed)
         described = (self._descriptors(one) for one in (made, other, self._style))
         found["pairwise"] = pairwise_gain(*described, c, seed)
+        if self._features_MD is not None:
+            found["fid"] = frechet_gain(made[INCEPTION], other[INCEPTION], self._features_MD, c, seed=seed)
         return found
 
     def ratios(self, made: Described, other: Described) -> dict[str, Interval]:

@@ -46,7 +46,7 @@ _PAIRS = 8
 _MONTAGE_QUALITY = 90
 _CALIBRATED = (
     "edge_cosine", "identification", "ms_ssim", "style_raw", "style", "sliced_wasserstein_0", "nyquist", "coverage",
-    "pairwise",
+    "pairwise", "lpips", "fid",
 )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ class Panelled:
         shown: row -> pictures of the montage, uint8 [n, H, W, 3].
         failed: row -> images without a result; `failure` says why the first of them has none.
         seconds: row -> (images, seconds) of each batch of a model.
-        sha256: of the evaluation set: every image, and how it was cut.
+        sha256: of the evaluation set: every image, how it was cut, and weights of measures that were given.
         num_bad: images that could not be decoded.
     """
 
@@ -100,7 +100,7 @@ def gather(config: EvaluateConfig, plan: PanelPlan, answers: Sequence[Answer]) -
         failed={row: sum(value["failed"][row] for value in values) for row in values[0]["failed"]},
         failure={row: text for value in reversed(values) for row, text in value["failure"].items() if text},
         seconds={row: [tuple(batch) for value in values for batch in value["seconds"][row]] for row in plan.models},
-        sha256=_set_digest(config, values, [value for value, _ in styles]),
+        sha256=_set_digest(config, plan, values, [value for value, _ in styles]),
         num_bad=sum(answer.value["bad"] for answer in answers),
     )
 
@@ -136,10 +136,12 @@ def _with_put_together(described: dict[str, Described], rows: Sequence[str], see
     return made
 
 
-def _set_digest(config: EvaluateConfig, contents: Sequence[dict], styles: Sequence[dict]) -> str:
+def _set_digest(config: EvaluateConfig, plan: PanelPlan, contents: Sequence[dict], styles: Sequence[dict]) -> str:
     content = [sha256 for value in contents for sha256 in value["sha256"]][: config.images]
     style = [sha256 for value in styles for sha256 in value["sha256"]]
-    return digest([_MEASURES_VERSION, content, style, config.size_px, config.load_px, config.strength, config.seed])
+    judges = plan.settings.perceptual.digests
+    how = [config.size_px, config.load_px, config.strength, config.seed, *([judges] if judges else [])]
+    return digest([_MEASURES_VERSION, content, style, *how])
 
 
 def build_table(config: EvaluateConfig, plan: PanelPlan, panel: Panelled, confidence: float) -> Table:

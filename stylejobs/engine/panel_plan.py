@@ -15,6 +15,7 @@ from stylejobs.engine.canary import build_items
 from stylejobs.engine.jobs import limits_of
 from stylejobs.engine.models import BUILTIN, REGISTERED, PinnedModel, find_package, pin_model
 from stylejobs.engine.panel_images import SquareSettings
+from stylejobs.engine.panel_judges import pin_perceptual
 from stylejobs.engine.panel_worker import (
     BASELINE,
     CANDIDATE,
@@ -71,7 +72,7 @@ def plan_panel(config: EvaluateConfig) -> PanelPlan:
 
     Raises:
         ConfigError: the gates cannot be meant.
-        ModelError: the model, the baseline or the classifier does not exist or is damaged.
+        ModelError: the model, the baseline, the classifier or weights of a measure do not exist or are damaged.
         SourceError, StyleError: too few contents, or no image of the style.
         RegistryError, StorageError: something cannot be reached.
     """
@@ -93,6 +94,7 @@ def plan_panel(config: EvaluateConfig) -> PanelPlan:
         num_styles=style.source.num_rows,
         squares=SquareSettings(config.size_px, config.load_px or config.size_px, limits_of(config.limits)),
         carried={role: schema_to_text(one.source.carried_schema) for role, one in ((CONTENT, content), (STYLE, style))},
+        perceptual=pin_perceptual(config.perceptual),
         strength=config.strength,
         precision=config.precision,
         seed=config.seed,

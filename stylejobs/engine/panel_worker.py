@@ -6,7 +6,7 @@ pixels do not, but for a few pictures of the montage.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from stylejobs.engine.panel_images import (
     read_style_squares,
     spoil,
 )
+from stylejobs.engine.panel_judges import PerceptualFiles, load_perceptual
 from stylejobs.engine.samples import take_rows
 from stylejobs.engine.stream import TENSORS, Worker, WorkItem
 from stylejobs.engine.writer import schema_from_text
@@ -60,6 +61,7 @@ class PanelSettings:
         pictures: some encoded images of the style set: what recolourings take their colours from.
         num_styles: images of the style set; None where nobody knows.
         carried: role -> the columns of its source, as text.
+        perceptual: weights of LPIPS and FID, where these are measured.
     """
 
     models: Mapping[str, PanelModel]
@@ -69,6 +71,7 @@ class PanelSettings:
     num_styles: int | None
     squares: SquareSettings
     carried: Mapping[str, str]
+    perceptual: PerceptualFiles = field(default_factory=PerceptualFiles)
     strength: float = 1.0
     precision: str = "float32"
     seed: int = 0
@@ -92,6 +95,7 @@ class PanelWorker(Worker):
         self._s = s = settings
         self._device = torch.device("cuda" if s.use_gpu else "cpu")
         self._networks = tuple(network.to(self._device) for network in build_networks())
+        self._judges = [network and network.to(self._device) for network in load_perceptual(s.perceptual)]
         self._carried = {role: schema_from_text(text) for role, text in s.carried.items()}
         self._classifier = s.classifier and load_classifier(s.classifier.package_uri, s.classifier.sha256)
         self._pictures = decode_pictures(s.pictures, s.squares)
@@ -134,7 +138,9 @@ class PanelWorker(Worker):
         self, row: str, image_BCHW: Tensor, source_BCHW: Tensor | None, num_shown: int = 0
     ) -> dict[str, Tensor]:
         source_BCHW = source_BCHW if source_BCHW is None else source_BCHW.to(self._device)
-        described = describe_images(self._networks, image_BCHW.to(self._device), source_BCHW, self._s.seed)
+        described = describe_images(
+            self._networks, image_BCHW.to(self._device), source_BCHW, self._s.seed, *self._judges
+        )
         if source_BCHW is not None and self._classifier:
             described[CLASSES] = classify(self._classifier.network, image_BCHW)
         if num_shown:

@@ -21,8 +21,8 @@ def format_measures(rows: Mapping[str, Mapping[str, Numbers]], gains: Mapping[st
         gains: measure -> numbers, positive where the first model is better.
 
     >>> print(format_measures({"candidate": {"style": (0.5, 0.4, 0.6)}}, {}))
-     measure                 candidate
-     style        0.5000 0.400 to 0.600
+     measure         candidate
+     style    0.5 (0.4 to 0.6)
     """
     table = _table("measure", [*rows, *(["gain"] if gains else [])])
     for measure in dict.fromkeys(measure for row in rows.values() for measure in row):

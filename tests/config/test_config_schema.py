@@ -20,7 +20,8 @@ PRICES = "prices.gpu_hour prices.cpu_hour"
 FROZEN = {
     "adopt": "checkpoint family name sha256 encoder encoder_sha256 styles experiment run_name",
     "evaluate": f"""model data style styles baseline gates calibrate classifier downstream images style_images size_px
-        load_px strength precision seed junit summary storage image_column receipt.train receipt.test receipt.size_px
+        load_px strength precision seed junit summary storage image_column perceptual.trunk perceptual.trunk_weights
+        perceptual.lpips_weights perceptual.inception_weights receipt.train receipt.test receipt.size_px
         receipt.load_px receipt.width receipt.steps receipt.batch receipt.seeds receipt.copies receipt.strength
         {LIMITS} {CLUSTER} experiment run_name""",
     "export": "model out",

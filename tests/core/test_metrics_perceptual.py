@@ -18,6 +18,7 @@ from stylejobs.core.metrics import (
     artfid_interval,
     build_lpips,
     frechet_distance,
+    frechet_gain,
     frechet_interval,
     noise,
 )
@@ -146,6 +147,17 @@ def test_frechet_of_resamples_and_its_interval():
     assert alike.value == pytest.approx(0, abs=1e-9) and alike.low <= alike.value <= alike.high
     with pytest.raises(ValueError, match="of one network"):
         frechet_distance(x, y[:, :5])
+
+
+def test_frechet_gain_is_paired_and_positive_for_the_nearer():
+    near, style = draw((40, 6)), draw((50, 6), 1) + 0.5
+    far = near + 2
+    found = frechet_gain(near, far, style, num_resamples=100)
+    expected = frechet_reference(far.numpy(), style.numpy()) - frechet_reference(near.numpy(), style.numpy())
+    assert found.value == pytest.approx(expected) and 0 < found.low <= found.value <= found.high
+    back = frechet_gain(far, near, style, num_resamples=100)
+    assert back.value == pytest.approx(-found.value) and back.high < 0
+    assert frechet_gain(near, near, style, num_resamples=100) == (0.0, 0.0, 0.0)
 
 
 def test_artfid_is_a_product_and_paired_with_its_lpips():

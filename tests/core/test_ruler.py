@@ -7,10 +7,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from stylejobs.core.measures import MEASURES
-from stylejobs.core.metrics import blur, copies, noise, shuffled
+from stylejobs.core.metrics import blur, copies, frechet_distance, noise, shuffled
 from stylejobs.core.mmd import build_networks
 from stylejobs.core.panel import Panel
-from stylejobs.core.ruler import CLASSES, Described, Ruler, describe_images, join, relate, select
+from stylejobs.core.ruler import CLASSES, INCEPTION, Described, Ruler, describe_images, join, relate, select
 
 SIZE_PX, NUM, NUM_STYLES = 48, 30, 40
 
@@ -172,3 +172,22 @@ def test_contents_that_are_the_style_have_no_gap(style, networks, style_BCHW):
     there = describe_images(networks, style_BCHW[::2], style_BCHW[::2])
     with pytest.raises(ValueError, match="nothing to measure"):
         Ruler(there, style)
+
+
+def test_fid_and_artfid_are_measured_where_their_numbers_are(ruler, content, style, painted):
+    rng = torch.Generator().manual_seed(0)
+
+    def with_features(described: Described, num: int, shift: float) -> Described:
+        return {**described, INCEPTION: torch.randn(num, 8, generator=rng) + shift, "lpips": torch.rand(num)}
+
+    assert not {"fid", "artfid", "lpips"} & ruler.measure(painted).keys()
+    near, far = with_features(painted, NUM, 0.5), with_features(painted, NUM, 3.0)
+    richer = Ruler(with_features(content, NUM, 3.0), with_features(style, NUM_STYLES, 0.0))
+    found = richer.measure(near)
+    # The whole style set, not its even half: there is no other half that says what 1 is.
+    expected = frechet_distance(near[INCEPTION], richer._features_MD).item()
+    assert len(richer._features_MD) == NUM_STYLES and found["fid"].value == pytest.approx(expected)
+    assert found["artfid"].value == pytest.approx((1 + near["lpips"].mean().item()) * (1 + expected))
+    assert richer.gains(near, far)["fid"].low > 0 > richer.gains(far, near)["fid"].high
+    # Of pictures that were made of none of these contents there is no distance to them.
+    assert "artfid" not in richer.measure(relate(near, content)) and "fid" in richer.measure(relate(near, content))

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from stylejobs.engine.registering import register_folder
@@ -154,6 +155,33 @@ def test_the_same_evaluation_gives_the_same_numbers_and_other_images_another_set
     assert other.result["details"]["set_sha256"] != first.result["details"]["set_sha256"]
 
 
+@pytest.mark.faults
+def test_lpips_and_fid_are_measured_where_their_weights_are_given(
+    packages: dict[int, Path], judge: Callable, tmp_path: Path
+):
+    from safetensors.torch import save_file
+    from torchvision import models
+
+    # Random weights: that the numbers are those of trained ones is not ours to show, but that they arrive.
+    save_file(models.alexnet().features.state_dict(), tmp_path / "trunk.safetensors")
+    channels = enumerate((64, 192, 384, 256, 256))
+    heads = {f"lin{level}.model.1.weight": torch.rand(1, count, 1, 1) for level, count in channels}
+    save_file(heads, tmp_path / "heads.safetensors")
+    save_file(models.Inception3(aux_logits=False, init_weights=False).state_dict(), tmp_path / "fid.safetensors")
+    given = {"trunk": "trunk", "lpips": "heads", "inception": "fid"}
+    judged = judge(
+        str(packages[LATE]),
+        "gates=none",
+        *(f"perceptual.{key}_weights={name}.safetensors" for key, name in given.items()),
+    )
+    assert judged.exit_code == 0, judged.stderr
+    found = judged.result["details"]["measures"]
+    assert found["lpips"][0] > 0 and found["fid"][0] > 0
+    assert found["artfid"][0] == pytest.approx((1 + found["lpips"][0]) * (1 + found["fid"][0]))
+    plain = judge(str(packages[LATE]), "gates=none")
+    assert plain.result["details"]["set_sha256"] != judged.result["details"]["set_sha256"]
+
+
 def test_too_few_images_for_an_interval(packages: dict[int, Path], judge: Callable):
     refused = judge(str(packages[LATE]), "images=57")
     assert refused.exit_code == 2
@@ -162,8 +190,6 @@ def test_too_few_images_for_an_interval(packages: dict[int, Path], judge: Callab
 
 
 def test_a_model_that_is_not_a_number_is_refused(packages: dict[int, Path], judge: Callable, tmp_path: Path):
-    import torch
-
     from stylejobs.storage.packages import load_package, save_package
 
     loaded = load_package(str(packages[LATE]))

@@ -36,6 +36,7 @@ from stylejobs.core.metrics.perceptual import (
     artfid_interval,
     build_lpips,
     frechet_distance,
+    frechet_gain,
     frechet_interval,
 )
 from stylejobs.core.metrics.sanity import blur, checkerboard, collapsed, copies, noise, shuffled
@@ -56,6 +57,7 @@ __all__ = [
     "describe_edges",
     "edge_cosine",
     "frechet_distance",
+    "frechet_gain",
     "frechet_interval",
     "identify",
     "is_constant",

@@ -149,6 +149,23 @@ def frechet_interval(
     )
 
 
+def frechet_gain(
+    made_ND: Tensor,
+    baseline_ND: Tensor,
+    style_MD: Tensor,
+    confidence: float = 0.95,
+    num_resamples: int = 200,
+    seed: int = 0,
+) -> Interval:
+    """Interval of distance(baseline) - distance(made), of the same contents, centred: above 0 is better."""
+
+    def gain(x_RN: Tensor, y_RM: Tensor) -> Tensor:
+        other_R, own_R = (frechet_distance(set_ND, style_MD, x_RN, y_RM) for set_ND in (baseline_ND, made_ND))
+        return other_R - own_R
+
+    return bootstrap_interval(gain, (len(made_ND), len(style_MD)), confidence, num_resamples, seed, centred=True)
+
+
 def artfid(lpips: Tensor, frechet: Tensor) -> Tensor:
     """(1 + LPIPS) * (1 + FID): lost content and missed style in one number, 1 at best.
 

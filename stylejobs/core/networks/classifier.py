@@ -32,7 +32,7 @@ class Classifier(nn.Module):
 
     >>> classifier = Classifier(("cat", "dog"))
     >>> sum(weight.numel() for weight in classifier.parameters())
-    309122
+    307794
     """
 
     def __init__(self, classes: Sequence[str], width: int = 16, size_px: int = 64):
