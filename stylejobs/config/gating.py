@@ -4,7 +4,7 @@
     hard:
       edge_cosine: {at_least: 0.45}
       style: {above: reinhard}
-      clipped: {at_most: 1.25, of: baseline}
+      sliced_wasserstein_0: {at_most: 1.25, of: baseline}
     improves: [style, downstream]
 
 What gates mean is in `core.gates`, which measures there are in `core.measures`. A file is checked like a config: all
@@ -32,7 +32,7 @@ _LIMITS = ("at_least", "at_most")
 _RIVALS = ("above", "below")
 _WRONG = {"higher": ("at_most", "below"), "lower": ("at_least", "above"), "near one": ()}
 _Row = Literal[(*ROWS, "baseline")]
-_Improvable = Literal[tuple(name for name, measure in MEASURES.items() if measure.better != "near one")]
+_Improvable = Literal[tuple(name for name, measure in MEASURES.items() if measure.gain)]
 
 
 class Bounds(Section):
@@ -67,16 +67,27 @@ class Gating(Section):
                 measure, _, word = rest.partition(".")
                 asked.setdefault(measure, []).append(word)
         for measure, words in asked.items():
-            better = MEASURES[measure].better
             for word in words:
-                if word in _WRONG[better]:
-                    right = [bound for bound in (*_LIMITS, *_RIVALS) if bound not in _WRONG[better]]
-                    faults[f"hard.{measure}.{word}"] = f"{measure} is better {better}; wanted {' or '.join(right)}"
+                if fault := _fault(measure, word, values[f"hard.{measure}.{word}"]):
+                    faults[f"hard.{measure}.{word}"] = fault
             if not {*_LIMITS, *_RIVALS} & set(words):
                 faults[f"hard.{measure}.{words[0]}"] = "wanted a bound beside it: at_least, at_most, above or below"
             elif "of" in words and not {*_LIMITS} & set(words):
                 faults[f"hard.{measure}.of"] = "is read only with at_least or at_most"
         return faults
+
+
+def _fault(measure: str, word: str, value: Any) -> str | None:
+    """Why a measure cannot be asked this; None where it can."""
+    known = MEASURES[measure]
+    if word in _WRONG[known.better]:
+        right = [bound for bound in (*_LIMITS, *_RIVALS) if bound not in _WRONG[known.better]]
+        return f"{measure} is better {known.better}; wanted {' or '.join(right)}"
+    if word == "of" and not known.ratio:
+        return "only these are compared as ratios: " + ", ".join(name for name, one in MEASURES.items() if one.ratio)
+    if word in _RIVALS and value == "baseline" and not known.gain:
+        return f"{measure} of two models is not compared image by image"
+    return None
 
 
 def load_gates(path: str) -> tuple[Rules, str]:

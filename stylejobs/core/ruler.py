@@ -55,7 +55,7 @@ _VIEWS = {"style_raw": "raw", "style": "colour_free"}
 _MEANS = ("edge_cosine", "ms_ssim", "clipped", "lpips")
 _SHARES = ("constant", "identity")
 _LOWER_IS_BETTER = ("clipped", "lpips", "constant", "identity")
-_OF_PAIRS = ("edge_cosine", "ms_ssim", "lpips", "identity")
+_OF_PAIRS = ("edge_cosine", "ms_ssim", "lpips", "clipped", "identity")
 _LOW_SHARE = 0.05
 
 CLASSES = "class"
@@ -92,7 +92,7 @@ def describe_images(
         "raw": describe(networks, image_BCHW).transpose(0, 1).float(),
         "colour_free": describe(networks, colour_free(image_BCHW)).transpose(0, 1).float(),
         "edges": describe_edges(image_BCHW).half(),
-        "clipped": clipped_share(image_BCHW),
+        "clipped": clipped_share(image_BCHW, source_BCHW),
         "constant": is_constant(image_BCHW),
         "nyquist": nyquist_energy(image_BCHW),
     }
@@ -188,7 +188,8 @@ class Ruler:
     def gains(self, made: Described, other: Described) -> dict[str, Interval]:
         """How much better one set is than another of the same contents, paired; positive is better.
 
-        `coverage` has none: its interval is over style images, and says nothing of pairs. Nor has `artfid`, a product.
+        Left out are those whose `core.measures.Measure` says so: `coverage`, whose interval is over style images and
+        says nothing of pairs, `nyquist`, which may be wrong on both sides, and `artfid`, a product.
         """
         c, seed = self._confidence, self._seed
         values, others = (

@@ -20,7 +20,7 @@ from stylejobs.engine.stream import Answer, Workers, stream
 from stylejobs.errors import SourceError, StyleError, StylejobsError
 from stylejobs.storage.units import digest
 
-_MEASURES_VERSION = 1
+_MEASURES_VERSION = 2
 """Of what a number means: with another one, the same images are another evaluation set."""
 
 _VOID = Interval(float("nan"), float("nan"), float("nan"))

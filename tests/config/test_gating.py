@@ -12,7 +12,8 @@ GATES = """\
 confidence: 0.95
 hard:
   edge_cosine: {at_least: 0.45}
-  style: {above: reinhard, at_least: 0.9, of: baseline}
+  style: {above: reinhard}
+  sliced_wasserstein_0: {at_most: 1.25, of: baseline}
   nyquist: {at_least: 0.5, at_most: 2, confidence: 0.9}
   label_agreement: {at_least: 0.8, if_measured: true}
 improves: [style, downstream]
@@ -42,7 +43,7 @@ def test_a_file_means_these_gates():
     assert set(rules.hard) == {
         Gate("edge_cosine", "at_least", 0.45),
         Gate("style", "above", None, "reinhard"),
-        Gate("style", "at_least", 0.9, "baseline"),
+        Gate("sliced_wasserstein_0", "at_most", 1.25, "baseline"),
         Gate("nyquist", "at_least", 0.5, confidence=0.9),
         Gate("nyquist", "at_most", 2.0, confidence=0.9),
         Gate("label_agreement", "at_least", 0.8, if_measured=True),
@@ -114,6 +115,13 @@ def test_all_problems_at_once_with_their_lines():
         "hard.clipped.at_most wanted a number; got 'many' [gates.yaml:5]",
     ]
     assert last.startswith("improves wanted one of") and last.endswith("did you mean 'style'? [gates.yaml:11]")
+
+
+def test_only_what_is_compared_image_by_image_can_be_held_against_the_baseline():
+    [line] = problems("hard: {style: {at_least: 0.9, of: baseline}}\n")
+    assert line.startswith("hard.style.of only these are compared as ratios: sliced_wasserstein_0")
+    [line] = problems("hard: {coverage: {above: baseline}}\n")
+    assert line.startswith("hard.coverage.above coverage of two models is not compared image by image")
 
 
 def test_improves_takes_measures_that_have_a_better_side():

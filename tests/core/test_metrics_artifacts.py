@@ -47,6 +47,19 @@ def test_clipped_against_numpy_on_bytes(seed):
     assert clipped_share(to_float(torch.from_numpy(pixels.astype(np.uint8)))).tolist() == pytest.approx(expected)
 
 
+@given(seed=st.integers(0, 999))
+def test_clipped_beside_a_source_against_numpy_on_bytes(seed):
+    rng = np.random.default_rng(seed)
+    source, made = (rng.choice([0, 1, 128, 255], (2, 5, 7, 3), p=[0.1, 0.3, 0.5, 0.1]) for _ in range(2))
+    ends = [np.isin(pixels, (0, 255)).any(axis=3) for pixels in (source, made)]
+    expected = (ends[1] & ~ends[0]).mean(axis=(1, 2))
+    source_BCHW, made_BCHW = (to_float(torch.from_numpy(pixels.astype(np.uint8))) for pixels in (source, made))
+    assert clipped_share(made_BCHW, source_BCHW).tolist() == pytest.approx(expected)
+    assert clipped_share(made_BCHW, made_BCHW).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="their sources' size"):
+        clipped_share(made_BCHW, source_BCHW[:1])
+
+
 def test_constant_is_less_than_two_levels_in_every_channel():
     flat = to_float(torch.full((1, 6, 6, 3), 77, dtype=torch.uint8))
     board = checkerboard(torch.zeros(1, 3, 6, 6), amplitude=1.0)  # its deviation is its amplitude

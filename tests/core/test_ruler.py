@@ -174,6 +174,12 @@ def test_contents_that_are_the_style_have_no_gap(style, networks, style_BCHW):
         Ruler(there, style)
 
 
+def test_gains_and_ratios_are_those_that_gates_may_ask_for(ruler, content, style, painted):
+    measured = ruler.measure(painted).keys()
+    assert ruler.gains(painted, content).keys() == {name for name in measured if MEASURES[name].gain}
+    assert ruler.ratios(painted, content).keys() == {name for name in measured if MEASURES[name].ratio}
+
+
 def test_fid_and_artfid_are_measured_where_their_numbers_are(ruler, content, style, painted):
     rng = torch.Generator().manual_seed(0)
 

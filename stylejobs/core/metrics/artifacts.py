@@ -14,19 +14,29 @@ _MIN_PX = 8  # of fewer a window leaves nothing
 
 
 @torch.no_grad()
-def clipped_share(image_BCHW: Tensor) -> Tensor:
-    """Share of pixels with a channel at the end of the range: |x| >= 1 - half a level of 8 bits.
+def clipped_share(image_BCHW: Tensor, source_BCHW: Tensor | None = None) -> Tensor:
+    """Share of pixels with a channel at an end of the range: |x| >= 1 - half a level of 8 bits.
 
-    Photographs have some themselves (a sky, a night): compare with the sources' and the style set's.
+    Photographs have some themselves (a sky, a night). With their sources beside them, results are asked only about
+    pixels whose source is at no end: of the others nobody can tell who clipped them.
 
     Args:
         image_BCHW: float, [-1, 1]; values outside count as well. Not-a-number must be caught before.
+        source_BCHW: same shape; None to count every pixel.
 
     Returns:
         share_B, float64, in [0, 1].
     """
     _check(image_BCHW)
-    return (image_BCHW.abs() >= 1.0 - 0.5 * _LEVEL).any(dim=1).double().mean(dim=(1, 2))
+    found_BHW = _at_an_end(image_BCHW)
+    if source_BCHW is not None:
+        _check_pair(source_BCHW, image_BCHW)
+        found_BHW &= ~_at_an_end(source_BCHW)
+    return found_BHW.double().mean(dim=(1, 2))
+
+
+def _at_an_end(image_BCHW: Tensor) -> Tensor:
+    return (image_BCHW.abs() >= 1.0 - 0.5 * _LEVEL).any(dim=1)
 
 
 @torch.no_grad()
@@ -61,11 +71,7 @@ def is_identity(source_BCHW: Tensor, made_BCHW: Tensor, levels: float = 1.0) -> 
     Raises:
         ValueError: other shapes.
     """
-    _check(source_BCHW)
-    if source_BCHW.shape != made_BCHW.shape:
-        raise ValueError(
-            f"wanted results of their sources' size; got {list(source_BCHW.shape)} and {list(made_BCHW.shape)}"
-        )
+    _check_pair(source_BCHW, made_BCHW)
     # Levels are no round numbers in float32: exactly one level everywhere must not fail by rounding.
     difference_B = (made_BCHW - source_BCHW).abs_().mean(dim=(1, 2, 3), dtype=torch.float64)
     return difference_B <= (levels + 1e-4) * _LEVEL
@@ -114,3 +120,11 @@ def nyquist_energy(image_BCHW: Tensor) -> Tensor:
 def _check(image_BCHW: Tensor) -> None:
     if image_BCHW.ndim != 4 or not image_BCHW.is_floating_point():
         raise ValueError(f"wanted a float batch [B, C, H, W]; got {image_BCHW.dtype} {list(image_BCHW.shape)}")
+
+
+def _check_pair(source_BCHW: Tensor, made_BCHW: Tensor) -> None:
+    _check(source_BCHW)
+    if source_BCHW.shape != made_BCHW.shape:
+        raise ValueError(
+            f"wanted results of their sources' size; got {list(source_BCHW.shape)} and {list(made_BCHW.shape)}"
+        )
