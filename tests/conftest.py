@@ -19,6 +19,8 @@ _QUIET = {
     "DO_NOT_TRACK": "true",
     "AWS_EC2_METADATA_DISABLED": "true",
     "HF_HUB_OFFLINE": "1",
+    # Tensors of tests are tiny: a second thread makes them slower, and takes the core that Ray's processes need.
+    "OMP_NUM_THREADS": "1",
 }
 
 

@@ -128,6 +128,7 @@ def test_a_disk_that_is_full(
     assert_whole(job.dest, undisturbed)
 
 
+@pytest.mark.faults
 def test_a_file_that_is_truncated_and_one_that_is_deleted(
     start: Callable[..., Job], undisturbed: dict[str, bytes], command: Callable
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_file_that_is_truncated_and_one_that_is_deleted(
     assert command("verify", "dest=out", "cluster.object_store_mb=100").exit_code == 0
 
 
+@pytest.mark.faults
 def test_a_clock_that_jumps(
     verb: Callable, shards: Path, slow_model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -42,7 +42,8 @@ def kill_workers(job: Job, times: int, rng: random.Random) -> int:
     return killed
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.faults)])
+@pytest.mark.faults
+@pytest.mark.parametrize("times", [2, 20])
 @pytest.mark.timeout(1200)
 def test_an_actor(start: Callable[..., Job], undisturbed: dict[str, bytes], times: int) -> None:
     rng, killed, rounds = random.Random(0), 0, 0

@@ -29,6 +29,7 @@ def write_source(path: Path, photo: np.ndarray) -> None:
     pq.write_table(table, path, row_group_size=1)
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_a_thousand_units(
     verb: Callable[..., Outcome], photos: dict[str, np.ndarray], style_image: Path, tmp_path: Path
