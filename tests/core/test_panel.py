@@ -13,35 +13,19 @@ from torch import Tensor
 from stylejobs.core.metrics import edge_cosine
 from stylejobs.core.mmd import build_networks
 from stylejobs.core.panel import Panel, balance
+from tests.core.squares import CONTENT, STYLE, crops, paint
 
 SIZE_PX, NUM = 48, 18
 
 
-def crops(photos: dict[str, np.ndarray], names: tuple[str, ...], num: int) -> Tensor:
-    """Squares of photographs at random places, halved: float [num, 3, 48, 48]."""
-    rng = np.random.default_rng(0)
-    found = []
-    for number in range(num):
-        photo = photos[names[number % len(names)]]
-        y, x = (int(rng.integers(side - 2 * SIZE_PX)) for side in photo.shape[:2])
-        found.append(photo[y : y + 2 * SIZE_PX : 2, x : x + 2 * SIZE_PX : 2])
-    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2) / 127.5 - 1
-
-
-def paint(image_BCHW: Tensor) -> Tensor:
-    """A hand that flattens small things and paints in amber."""
-    flat = torch.from_numpy(ndimage.median_filter(image_BCHW.numpy(), (1, 1, 7, 7)))
-    return flat * torch.tensor([0.8, 0.6, 0.3])[:, None, None] + torch.tensor([0.2, 0.0, -0.4])[:, None, None]
-
-
 @pytest.fixture(scope="module")
 def content(photos) -> Tensor:
-    return crops(photos, ("chelsea", "coffee", "flower"), NUM)
+    return crops(photos, CONTENT, NUM, SIZE_PX)
 
 
 @pytest.fixture(scope="module")
 def style(photos) -> Tensor:
-    return paint(crops(photos, ("astronaut", "rocket", "flower"), 2 * NUM))
+    return paint(crops(photos, STYLE, 2 * NUM, SIZE_PX))
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """The ruler of a panel: what it says of sets that are known to be good or bad, and of pairs of them."""
 
-import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from stylejobs.core.measures import MEASURES
@@ -11,26 +9,9 @@ from stylejobs.core.metrics import blur, copies, frechet_distance, noise, shuffl
 from stylejobs.core.mmd import build_networks
 from stylejobs.core.panel import Panel
 from stylejobs.core.ruler import CLASSES, INCEPTION, Described, Ruler, describe_images, join, relate, select
+from tests.core.squares import CONTENT, STYLE, crops, paint
 
 SIZE_PX, NUM, NUM_STYLES = 48, 30, 40
-
-
-def crops(photos: dict[str, np.ndarray], names: tuple[str, ...], num: int, seed: int) -> Tensor:
-    """Squares of photographs at random places, halved: float [num, 3, 48, 48]."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for number in range(num):
-        photo = photos[names[number % len(names)]]
-        y, x = (int(rng.integers(side - 2 * SIZE_PX)) for side in photo.shape[:2])
-        found.append(photo[y : y + 2 * SIZE_PX : 2, x : x + 2 * SIZE_PX : 2])
-    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2) / 127.5 - 1
-
-
-def paint(image_BCHW: Tensor, share: float = 1.0) -> Tensor:
-    """A hand that flattens small things and paints in amber."""
-    flat = torch.from_numpy(ndimage.median_filter(image_BCHW.numpy(), (1, 1, 5, 5)))
-    amber = flat * torch.tensor([0.8, 0.6, 0.3])[:, None, None] + torch.tensor([0.2, 0.0, -0.4])[:, None, None]
-    return torch.lerp(image_BCHW, amber, share)
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +21,12 @@ def networks() -> tuple:
 
 @pytest.fixture(scope="module")
 def content_BCHW(photos) -> Tensor:
-    return crops(photos, ("chelsea", "coffee", "flower"), NUM, 0)
+    return crops(photos, CONTENT, NUM, SIZE_PX)
 
 
 @pytest.fixture(scope="module")
 def style_BCHW(photos) -> Tensor:
-    return paint(crops(photos, ("astronaut", "rocket", "flower"), NUM_STYLES, 1))
+    return paint(crops(photos, STYLE, NUM_STYLES, SIZE_PX, 1))
 
 
 @pytest.fixture(scope="module")
