@@ -24,6 +24,9 @@ faults: $(READY) ## every fault, also those that take minutes, and what else tak
 	$(BIN)/python -m pytest -m "faults or not faults" tests/faults
 	$(BIN)/python -m pytest -m faults tests --ignore tests/faults
 
+cluster: $(READY) ## jobs on Ray nodes that are processes of their own, with a token: sent, followed, killed, gone on with
+	$(BIN)/python -m pytest -m "cluster or not cluster" tests/cluster
+
 check: $(READY) ## format, lint and the floors of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -61,4 +64,4 @@ clean: ## remove what demo and tests leave behind (not .venv, not the MLflow sto
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-.PHONY: setup demo test faults check format lock bench bench-scale bench-train bench-gates downstream methods clean help
+.PHONY: setup demo test faults cluster check format lock bench bench-scale bench-train bench-gates downstream methods clean help

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         TrainConfig,
         VerifyConfig,
     )
+    from stylejobs.config.submission import Submission, load_submission
     from stylejobs.engine.adopt import adopt
     from stylejobs.engine.command import run_command
     from stylejobs.engine.evaluate import evaluate
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from stylejobs.engine.results import JobResult
     from stylejobs.engine.retry import plan_retry
     from stylejobs.engine.stylize import plan_stylize, stylize
+    from stylejobs.engine.submit import submit
     from stylejobs.engine.trainer import plan_training, register, train
     from stylejobs.engine.verify import verify
 
@@ -45,6 +47,7 @@ _HOMES = {
         "TrainConfig",
         "VerifyConfig",
     ),
+    "stylejobs.config.submission": ("Submission", "load_submission"),
     "stylejobs.engine.adopt": ("adopt",),
     "stylejobs.engine.command": ("run_command",),
     "stylejobs.engine.evaluate": ("evaluate",),
@@ -57,6 +60,7 @@ _HOMES = {
     "stylejobs.engine.results": ("JobResult",),
     "stylejobs.engine.retry": ("plan_retry",),
     "stylejobs.engine.stylize": ("plan_stylize", "stylize"),
+    "stylejobs.engine.submit": ("submit",),
     "stylejobs.engine.trainer": ("plan_training", "register", "train"),
     "stylejobs.engine.verify": ("verify",),
 }
@@ -70,6 +74,7 @@ __all__ = [
     "PromoteConfig",
     "ReplayConfig",
     "StylizeConfig",
+    "Submission",
     "TrainConfig",
     "VerifyConfig",
     "adopt",
@@ -77,6 +82,7 @@ __all__ = [
     "evaluate",
     "export",
     "ingest",
+    "load_submission",
     "plan_ingest",
     "plan_panel",
     "plan_retry",
@@ -87,6 +93,7 @@ __all__ = [
     "replay",
     "run_command",
     "stylize",
+    "submit",
     "train",
     "verify",
 ]

@@ -21,8 +21,9 @@ def format_help(verb: str) -> str:
     fields = list_fields(model)
     width = max(len(key) for key in fields)
     required = [f"{key}=" for key, field in fields.items() if field.is_required()]
+    words = " ".join([*(["VERB"] if verb == "submit" else []), "[file.yaml ...]", *required])
     lines = [
-        f"usage: python -m pipelines.{verb} [file.yaml ...] {' '.join(required)} [key=value ...] [--show] [--help]",
+        f"usage: python -m pipelines.{verb} {words} [key=value ...] [--show] [--help]",
         "",
         model.__doc__ or "",
         "Files merge left to right, then key=value. A list is a,b; `none` unsets an optional key.",

@@ -39,7 +39,7 @@ class Loaded:
 
     Args:
         verb: the command it is for.
-        config: frozen model of schema.py.
+        config: frozen model of schema.py; of `submit` a `submission.Submission`.
         origins: every dotted key -> `default`, `path:line` or `override`.
         digest: sha256, hexadecimal, of the canonical JSON of `config`; the same values give the same digest
             wherever they were written.
@@ -51,8 +51,11 @@ class Loaded:
     digest: str
 
 
-def load_config(verb: str, arguments: Sequence[str]) -> Loaded:
+def load_config(verb: str, arguments: Sequence[str], own_only: bool = False) -> Loaded:
     """Merge the files and overrides in `arguments` and check the result.
+
+    Args:
+        own_only: of files take what stands below the verb alone: the rest is meant for another one.
 
     Raises:
         ConfigError: all problems at once, one a line: key, reason, nearest valid key, `[path:line]` or
@@ -65,7 +68,7 @@ def load_config(verb: str, arguments: Sequence[str]) -> Loaded:
     entries: list[Entry] = []
     for path in paths:
         found, faults = read_file(path)
-        for_verb, verb_faults = _select_verb(found, verb)
+        for_verb, verb_faults = _select_verb(found, verb, own_only)
         entries += for_verb
         problems += faults + verb_faults
     values, faults = _merge([*entries, *overrides], verb)
@@ -90,7 +93,8 @@ def format_show(loaded: Loaded) -> str:
     """Render the merged configuration as YAML that loads to the same digest, each value with its origin behind #."""
     lines: list[tuple[str, str]] = []
     section: tuple[str, ...] = ()
-    for key, value in flatten(loaded.config).items():
+    config = loaded.config
+    for key, value in (flatten(config) if isinstance(config, Section) else config.flat()).items():
         *parents, name = key.split(".")
         if tuple(parents) != section:
             section = tuple(parents)
@@ -106,7 +110,7 @@ def _to_yaml(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _select_verb(entries: Iterable[Entry], verb: str) -> tuple[list[Entry], list[Problem]]:
+def _select_verb(entries: Iterable[Entry], verb: str, own_only: bool) -> tuple[list[Entry], list[Problem]]:
     shared: list[Entry] = []
     own: list[Entry] = []
     problems: list[Problem] = []
@@ -118,7 +122,7 @@ def _select_verb(entries: Iterable[Entry], verb: str) -> tuple[list[Entry], list
             own.append(Entry(rest, entry.value, entry.origin))
         elif not rest and entry.value is not None:
             problems.append(Problem(top, f"wanted keys of the verb {top} below it; got {entry.value!r}", entry.origin))
-    return [*shared, *own], problems
+    return [*([] if own_only else shared), *own], problems
 
 
 def _merge(entries: Iterable[Entry], verb: str) -> tuple[dict[str, Entry], list[Problem]]:

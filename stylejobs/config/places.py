@@ -3,11 +3,20 @@
 import re
 
 from pydantic import ValidationInfo
+from pydantic.fields import FieldInfo
 
 from stylejobs.config.sections import refuse
 
 REGISTERED = re.compile(r"models:/[^/@:]+(@[A-Za-z0-9_-]+|/[0-9]+)")
 REGISTERED_WORDS = "models:/NAME@ALIAS or models:/NAME/VERSION"
+
+
+_PLACE_UNIT = re.compile(r"\[[^\]]*\b(path|URI)\b[^\]]*\]$")
+
+
+def is_place(field: FieldInfo) -> bool:
+    """Whether a key takes files or folders: the unit that ends its description says so."""
+    return bool(_PLACE_UNIT.search(field.description or ""))
 
 
 def check_dest(dest: str, info: ValidationInfo) -> str:

@@ -27,6 +27,7 @@ from stylejobs.config.sections import (
     refuse,
 )
 from stylejobs.config.stylizing import StylizeConfig
+from stylejobs.config.submitting import SubmitConfig
 from stylejobs.config.training import (
     Augment,
     Backbone,
@@ -158,4 +159,5 @@ CONFIGS: dict[str, type[Section]] = {
     "verify": VerifyConfig,
     "replay": ReplayConfig,
     "export": ExportConfig,
+    "submit": SubmitConfig,
 }

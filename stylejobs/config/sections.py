@@ -17,7 +17,9 @@ from pydantic_core import PydanticCustomError
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 RANGE_PATTERN = r"^(0(\.[0-9]+)?|1(\.0+)?)-(0(\.[0-9]+)?|1(\.0+)?)$"
+ADDRESS_PATTERN = r"^https?://[^/@\s]+/?$"
 PATTERN_WORDS = {
+    ADDRESS_PATTERN: "http://HOST:PORT or https://HOST:PORT, without a password",
     RANGE_PATTERN: "LOW-HIGH, two numbers from 0 to 1 such as 0.3-0.9",
     NAME_PATTERN: "letters, digits and . _ -, first a letter or digit",
     SHA256_PATTERN: "64 lower-case hexadecimal digits",

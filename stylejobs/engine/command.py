@@ -12,9 +12,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
-from stylejobs.config.load import format_help, format_show, load_config, split_flags
+from stylejobs.config.load import Loaded, format_help, format_show, load_config, split_flags
 from stylejobs.engine.results import JobResult
 from stylejobs.errors import PartialError, StylejobsError
+
+RESULT_URI = "STYLEJOBS_RESULT_URI"
+"""Environment variable that names a file for the result, beside stdout: `submit` reads it there."""
 
 _END: ContextVar[contextlib.ExitStack | None] = ContextVar("end of the running command", default=None)
 
@@ -27,7 +30,12 @@ def at_end(callback: Callable[[], None]) -> bool:
     return end is not None
 
 
-def run_command(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str] | None = None) -> int:
+def run_command(
+    verb: str,
+    recipe: Callable[..., JobResult],
+    argv: Sequence[str] | None = None,
+    load: Callable[[str, Sequence[str]], Loaded] = load_config,
+) -> int:
     """Runs one verb and returns its exit code.
 
     `--help` and `--show` print and stop. Everything else ends with the result as the last line on stdout, also when
@@ -36,16 +44,22 @@ def run_command(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str]
     Args:
         recipe: takes the verb's config, does the work.
         argv: arguments after the verb; None for the command line's.
+        load: makes the configuration of the verb and its arguments.
     """
     with contextlib.ExitStack() as end:
         token = _END.set(end)
         try:
-            return _run(verb, recipe, argv)
+            return _run(verb, recipe, argv, load)
         finally:
             _END.reset(token)
 
 
-def _run(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str] | None) -> int:
+def _run(
+    verb: str,
+    recipe: Callable[..., JobResult],
+    argv: Sequence[str] | None,
+    load: Callable[[str, Sequence[str]], Loaded],
+) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     started = time.monotonic()
     _stop_on_sigterm()
@@ -54,7 +68,7 @@ def _run(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str] | None
         if "--help" in flags:
             print(format_help(verb))
             return 0
-        loaded = load_config(verb, rest)
+        loaded = load(verb, rest)
         if "--show" in flags:
             print(format_show(loaded))
             return 0
@@ -65,7 +79,7 @@ def _run(verb: str, recipe: Callable[..., JobResult], argv: Sequence[str] | None
     resume = shlex.join(["python", "-m", f"pipelines.{verb}", *_with_resume(arguments, result.resume_with)])
     if result.record_uri:
         result = _keep(_resumable(result, resume))
-    result = _resumable(result, resume)
+    result = _leave(_resumable(result, resume))
     if result.message:
         print(result.message, file=sys.stderr, flush=True)
     if result.resume_command and result.exit_code != 4:
@@ -83,7 +97,8 @@ def _with_resume(arguments: Sequence[str], resume_with: str | None) -> list[str]
 
 def _resumable(result: JobResult, command: str) -> JobResult:
     """Only a job that has taken a `dest`, or left a checkpoint, can go on, and only when what stopped it may pass."""
-    can_resume = (result.record_uri is not None and result.exit_code in (3, 4, 6)) or result.resume_with is not None
+    kept = result.record_uri is not None and result.exit_code in (3, 4, 6)
+    can_resume = kept or result.resume_with is not None or result.goes_on
     return result.with_(resume_command=command if can_resume else None)
 
 
@@ -102,6 +117,20 @@ def _keep(result: JobResult) -> JobResult:
         result = spoilt(result, error)
         with contextlib.suppress(StylejobsError):  # the place has just failed; what matters is what we return
             write_result(result.record_uri, result.as_dict())
+    return result
+
+
+def _leave(result: JobResult) -> JobResult:
+    """Writes the result where `submit` will look for it, if it sent this command."""
+    from stylejobs.storage import locations
+
+    place = os.environ.get(RESULT_URI)
+    if not place:
+        return result
+    try:
+        locations.write_atomic(place, json.dumps(result.as_dict()).encode())
+    except StylejobsError as error:
+        return spoilt(result, error)
     return result
 
 

@@ -15,6 +15,7 @@ class JobResult:
         stage_seconds: time by stage, summed over all threads of all workers.
         record_uri: dataset in which the result is kept; None before the command has taken a `dest`.
         resume_with: see `StylejobsError`.
+        goes_on: the same command goes on from what is there, though what is kept of that is not this process's.
         proof: of a dataset that is complete; written after everything else.
     """
 
@@ -35,11 +36,12 @@ class JobResult:
     record_uri: str | None = None
     proof: dict | None = None
     resume_with: str | None = None
+    goes_on: bool = False
 
     def with_(self, **changes: object) -> "JobResult":
         return replace(self, **changes)
 
     def as_dict(self) -> dict:
-        """Every field but `record_uri`, `proof` and `resume_with`, as plain values."""
-        hidden = ("record_uri", "proof", "resume_with")
+        """Every field but `record_uri`, `proof`, `resume_with` and `goes_on`, as plain values."""
+        hidden = ("record_uri", "proof", "resume_with", "goes_on")
         return {name: value for name, value in asdict(self).items() if name not in hidden}

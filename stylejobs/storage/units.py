@@ -58,7 +58,9 @@ def check_dest(dest: str, identity: dict) -> None:
     dest = locations.absolute(dest)
     differences = find_differences(dest, identity)
     if differences is None:
-        strangers = [place for place in locations.list_files(dest) if not place.endswith("/_stylejobs/lease.json")][:3]
+        # A lease may be held, and a cluster's job may have left its result, before there is anything else.
+        ours = ("/_stylejobs/lease.json", "/_stylejobs/submitted/")
+        strangers = [place for place in locations.list_files(dest) if not any(part in place for part in ours)][:3]
         if strangers:
             raise SourceError(
                 f"dest={dest} is not empty and holds no job of ours, such as {strangers[0]}; choose a new folder"

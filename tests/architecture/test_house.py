@@ -88,6 +88,7 @@ def test_the_public_face_is_frozen() -> None:
         "PromoteConfig",
         "ReplayConfig",
         "StylizeConfig",
+        "Submission",
         "TrainConfig",
         "VerifyConfig",
         "adopt",
@@ -95,6 +96,7 @@ def test_the_public_face_is_frozen() -> None:
         "evaluate",
         "export",
         "ingest",
+        "load_submission",
         "plan_ingest",
         "plan_panel",
         "plan_retry",
@@ -105,6 +107,7 @@ def test_the_public_face_is_frozen() -> None:
         "replay",
         "run_command",
         "stylize",
+        "submit",
         "train",
         "verify",
     ]
@@ -114,6 +117,7 @@ def test_the_public_face_is_frozen() -> None:
 
 def test_commands_of_the_readme_parse() -> None:
     from stylejobs.config.load import load_config, split_flags
+    from stylejobs.config.submission import load_submission
 
     lines = re.findall(r"python -m pipelines\.(\w+) ([^\n`#]+)", (ROOT / "README.md").read_text().replace("\\\n", " "))
     assert len(lines) >= 4
@@ -121,7 +125,7 @@ def test_commands_of_the_readme_parse() -> None:
     for verb, arguments in lines:
         flags, rest = split_flags(arguments.split())
         if not flags:
-            load_config(verb, rest)
+            (load_submission if verb == "submit" else load_config)(verb, rest)
 
 
 def test_changelog_names_this_version() -> None:

@@ -50,6 +50,8 @@ FROZEN = {
         rate canary canary_similarity retry retry_reasons snapshot deadline unit_mb row_group_mb max_bad micro_batch
         tile_above_megapixels tile_px tile_overlap_px row_seconds image_column gallery precision {MAX_BAD_OF} {LIMITS}
         {CLUSTER} {PRICES} experiment run_name""",
+    "submit": """address results again detach stop_on_cancel stop_seconds heartbeat_seconds patience_seconds
+        driver_cpus""",
     "verify": f"dest sample seed mend {CLUSTER}",
     "replay": "dest key variant out",
 }
@@ -72,9 +74,15 @@ def test_required_keys_are_those_of_the_contract():
         "train": ["method", "content", "name"],
         "promote": ["model"],
         "stylize": ["source", "dest", "model"],
+        "submit": ["address"],
         "verify": ["dest"],
         "replay": ["dest", "key"],
     }
+
+
+def test_a_key_of_submit_is_no_key_of_a_verb_that_it_sends():
+    sent = {key.split(".")[0] for verb, model in CONFIGS.items() if verb != "submit" for key in list_fields(model)}
+    assert not sent & set(list_fields(CONFIGS["submit"]))
 
 
 def test_no_key_is_named_like_a_verb():
@@ -100,7 +108,7 @@ def test_defaults_satisfy_their_own_bounds(verb: str):
         "adopt": {"checkpoint": "a", "family": "cut", "name": "m"},
         "export": {"model": "a", "out": "b.safetensors"},
     }
-    required |= {"evaluate": {"model": "a", "data": "b"}}
+    required |= {"evaluate": {"model": "a", "data": "b"}, "submit": {"address": "http://head:8265"}}
     config = CONFIGS[verb](**required.get(verb, STYLIZE))
     assert CONFIGS[verb].model_validate(config.model_dump()) == config
 
