@@ -1,5 +1,6 @@
 """What `submit` sends, without a cluster: the job's file, its code, its environment, and where results go."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ from pipelines.submit import main
 from stylejobs.config.load import load_config
 from stylejobs.config.submission import load_submission
 from stylejobs.engine import submit
+from stylejobs.engine.cluster_jobs import JobState
 from stylejobs.engine.code_package import JOB_FILE, pack_code
-from stylejobs.errors import UsageError
+from stylejobs.engine.command import run_command
+from stylejobs.engine.results import JobResult
+from stylejobs.errors import ClusterError, PartialError, StorageError, UsageError
 
 ADDRESS = "address=http://127.0.0.1:9"  # the port of "discard": nobody answers
 
@@ -112,3 +116,63 @@ def test_what_is_to_be_done_decides_the_name(folder: Path):
     assert name() == name("seed=0") != name("seed=1")
     (folder / "plan.json").write_text("{ }")
     assert name("plan=plan.json") != planned
+
+
+KEYS = load_submission("submit", ["stylize", ADDRESS, "source=a", "dest=b", "model=builtin:fda"]).config.keys
+
+
+@pytest.mark.parametrize("status", ["SUCCEEDED", "STOPPED", "FAILED"])
+def test_the_result_on_storage_is_the_truth_whatever_ray_says(status: str, folder: Path):
+    kept = JobResult(
+        "stylize", exit_code=3, message="the deadline", resume_command="python -m pipelines.stylize job.yaml"
+    )
+    (folder / "sty-a1.json").write_text(json.dumps(kept.as_dict()))
+    found = submit._ending(JobState(status, "", None), "sty-a1", str(folder), KEYS)
+    assert (found.verb, found.exit_code, found.goes_on) == ("stylize", 3, True)
+    assert found.details["submission"]["id"] == "sty-a1"
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "says"),
+    [
+        (JobState("SUCCEEDED", "", 0), StorageError, "no result at"),
+        (JobState("STOPPED", "", None), PartialError, "was stopped"),
+        (JobState("FAILED", "the driver was killed", None), ClusterError, "the driver was killed"),
+        (JobState("FAILED", "exit code -9", -9), ClusterError, "was killed or never started"),
+        (None, ClusterError, "has lost sty-a1"),
+    ],
+)
+def test_without_a_result_nothing_is_called_a_success(
+    state: JobState | None, error: type[Exception], says: str, folder: Path
+):
+    with pytest.raises(error, match=says):
+        submit._ending(state, "sty-a1", str(folder), KEYS)
+
+
+def test_a_command_that_could_not_leave_its_result_keeps_its_exit_code(folder: Path):
+    found = submit._ending(JobState("FAILED", "exit code 5\nmore", 5), "sty-a1", str(folder), KEYS)
+    assert found.exit_code == 5 and "exit code 5" in found.message and "more" not in found.message
+
+
+def test_a_result_that_is_torn_is_said_to_be(folder: Path):
+    (folder / "sty-a1.json").write_text('{"exit_code": 0, ')
+    with pytest.raises(StorageError, match="not a result"):
+        submit._ending(JobState("SUCCEEDED", "", 0), "sty-a1", str(folder), KEYS)
+
+
+def test_a_command_leaves_its_result_where_it_was_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("STYLEJOBS_RESULT_URI", str(folder / "results" / "sty-a1.json"))
+    code = run_command("verify", lambda config: JobResult("verify", exit_code=4, message="faults"), ["dest=out"])
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert code == 4 and json.loads((folder / "results" / "sty-a1.json").read_text()) == printed
+
+
+def test_a_result_that_cannot_be_left_is_an_error_of_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (folder / "file").touch()
+    monkeypatch.setenv("STYLEJOBS_RESULT_URI", str(folder / "file" / "sty-a1.json"))
+    assert run_command("verify", lambda config: JobResult("verify"), ["dest=out"]) == 6
+    assert "file" in capsys.readouterr().err
