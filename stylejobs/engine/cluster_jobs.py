@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from stylejobs.errors import ClusterError
@@ -44,6 +45,13 @@ class ClusterJobs:
     def __init__(self, address: str):
         from ray.job_submission import JobSubmissionClient
 
+        # They tell of packages, uploads and connections that close.
+        for module in (
+            "dashboard.modules.dashboard_sdk",
+            "dashboard.modules.job.sdk",
+            "_private.runtime_env.packaging",
+        ):
+            logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
         self.address = address.rstrip("/")
         with self._reaching():
             self._client = JobSubmissionClient(self.address)
@@ -59,22 +67,29 @@ class ClusterJobs:
                 raise
         return JobState(str(info.status.value), info.message or "", info.driver_exit_code)
 
-    def submit(self, job_id: str, entrypoint: str, folder: Path, environment: dict[str, str], cpus: float) -> bool:
-        """Starts a job in a copy of a folder; False where one of that name is there already."""
-        runtime_env = {"working_dir": str(folder), "env_vars": environment}
+    def submit(self, job_id: str, runtime_env: dict, entrypoint: str, cpus: float, patience_seconds: float) -> bool:
+        """Starts a job; False where one of that name is there already.
+
+        Args:
+            patience_seconds: how long a cluster may say that it is not ready for jobs yet, as after its start.
+        """
+        deadline = time.monotonic() + patience_seconds
         with self._reaching():
-            try:
-                self._client.submit_job(
-                    entrypoint=entrypoint,
-                    submission_id=job_id,
-                    runtime_env=runtime_env,
-                    entrypoint_num_cpus=cpus or None,
-                )
-            except RuntimeError as error:
-                if "already exists" in str(error):
-                    return False
-                raise
-        return True
+            while True:
+                try:
+                    self._client.submit_job(
+                        entrypoint=entrypoint,
+                        submission_id=job_id,
+                        runtime_env=runtime_env,
+                        entrypoint_num_cpus=cpus or None,
+                    )
+                    return True
+                except RuntimeError as error:
+                    if "already exists" in str(error):
+                        return False
+                    if "No available agent" not in str(error) or time.monotonic() > deadline:
+                        raise
+                time.sleep(_RECONNECT_SECONDS)
 
     def stop(self, job_id: str) -> None:
         """SIGTERM to the job's command; returns at once."""

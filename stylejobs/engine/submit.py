@@ -93,7 +93,8 @@ def _start(
         # Ray gives a stopped command three seconds by itself; ours writes down where it was.
         told = environment | {"RAY_JOB_STOP_WAIT_TIME_S": f"{keys.stop_seconds:g}", "PYTHONUNBUFFERED": "1"}
         entrypoint = f"python -m pipelines.{verb} {JOB_FILE}"
-        fresh = jobs.submit(job_id, entrypoint, Path(folder), told, keys.driver_cpus)
+        sent = {"working_dir": folder, "env_vars": told}
+        fresh = jobs.submit(job_id, sent, entrypoint, keys.driver_cpus, keys.patience_seconds)
     _tell(f"{job_id}: {'sent to' if fresh else 'somebody else has just sent it to'} {jobs.address}")
 
 

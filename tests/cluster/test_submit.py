@@ -118,7 +118,7 @@ def test_sigterm_leaves_the_job_or_stops_it(
     save_slow_model(tmp_path / "slow", seed=0)
     write_source(tmp_path / "in.parquet", photos["coffee"])
     line = ["stylize", "source=in.parquet", "dest=out", "model=slow", "unit_mb=0.001", "cluster.actors=1"]
-    line += ["gallery=0", "canary=0"]
+    line += ["gallery=0", "canary=0", "variants=6"]
     markers = tmp_path / "out/_stylejobs/units"
 
     def wait_for_units(count: int) -> None:
