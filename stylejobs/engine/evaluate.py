@@ -44,6 +44,7 @@ VERDICT_VERSION = 1
 _CONFIDENCE = 0.95  # where no gates say another
 _PAIRS = 8
 _MONTAGE_QUALITY = 90
+_NOTE_BYTES = 5000  # MLflow takes no longer tags from every store
 _CALIBRATED = (
     "edge_cosine", "identification", "ms_ssim", "style_raw", "style", "sliced_wasserstein_0", "nyquist", "coverage",
     "pairwise", "lpips", "fid",
@@ -214,6 +215,8 @@ def _keep(config: EvaluateConfig, plan: PanelPlan, verdict: dict[str, Any], pane
         found = verdict["measures"].get(row, {})
         tracker.log_metrics({f"{row}/{name}": ends[0] for name, ends in found.items() if ends[0] is not None}, step=0)
     tracker.set_tags({"stylejobs.passed": verdict["passed"], "stylejobs.set_sha256": panel.sha256})
+    if len(summary) <= _NOTE_BYTES:  # the run's page shows it as its description
+        tracker.set_tags({"mlflow.note.content": summary.decode()})
     _record(plan, verdict, tracker)
 
 

@@ -144,7 +144,9 @@ class PanelWorker(Worker):
         if source_BCHW is not None and self._classifier:
             described[CLASSES] = classify(self._classifier.network, image_BCHW)
         if num_shown:
-            described[SHOWN] = to_uint8(image_BCHW[:num_shown])
+            # Evenly over the part: neighbours in a folder are often of one class.
+            num_shown = min(num_shown, len(image_BCHW))
+            described[SHOWN] = to_uint8(image_BCHW[torch.arange(num_shown) * len(image_BCHW) // num_shown])
         return {f"{row}/{name}": tensor for name, tensor in described.items()}
 
     def _of_package(self, model: PanelModel) -> Maker:
