@@ -97,6 +97,7 @@ def test_without_the_token_it_is_refused(begin: Callable[..., subprocess.Popen],
     assert wrong.exit_code == 6 and "refuses us" in wrong.stderr, wrong.stderr
 
 
+@pytest.mark.cluster
 def test_the_exit_code_is_that_of_the_verb(
     begin: Callable[..., subprocess.Popen], line: list[str], tmp_path: Path
 ) -> None:
