@@ -2,7 +2,7 @@
 
     DEST/data/part-<nnnnn>-<fingerprint12>.parquet
     DEST/dead_letter/part-<nnnnn>-<fingerprint12>.parquet
-    DEST/_stylejobs/plan.json  units/<fingerprint>.json  lease.json  result.json
+    DEST/_stylejobs/plan.json  units/<fingerprint>.json  lease.json  result.json  submitted/<job>.json
     DEST/_SUCCESS              written last
 
 A unit's *fingerprint* is a digest of everything its output is a function of. The marker is written after the files it
