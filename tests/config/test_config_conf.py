@@ -25,6 +25,7 @@ REQUIRED = {
     "adopt": ["checkpoint=a", "family=cut", "name=m"],
     "evaluate": ["model=a", "data=b"],
     "export": ["model=a", "out=b.safetensors"],
+    "submit": ["address=http://head:8265"],
 }
 METHOD = ["method=cyclegan"]
 FILES = sorted(path for path in CONF.rglob("*.yaml") if not path.name.startswith("gates"))
