@@ -17,7 +17,7 @@ $(READY): requirements.lock requirements-weights.lock pyproject.toml
 demo: $(READY) ## real photographs -> shards -> trained model -> stylized dataset -> a page to look at
 	$(BIN)/python infra/demo/run.py
 
-test: $(READY) ## all tests
+test: $(READY) ## all tests but those that take minutes, which are in `make faults` and `make cluster`
 	$(BIN)/python -m pytest
 
 faults: $(READY) ## every fault, also those that take minutes, and what else takes too long for `make test`
