@@ -54,11 +54,11 @@ def submit(submission: Submission) -> JobResult:
     environment = _environment()
     jobs = ClusterJobs(keys.address)
     name = f"sty-{job.verb}-{_digest(job, text)[:12]}"
-    job_id, ended = _find(jobs, name, results, keys.again)
+    job_id, runs, ended = _find(jobs, name, results, keys.again)
     if ended is not None:
         _tell(f"{job_id}: ended with 0 before; again=true makes another attempt")
         return _as_ours(ended, keys, job_id)
-    if jobs.look(job_id) is None:
+    if not runs:
         _start(jobs, job_id, job.verb, text, keys, environment | {RESULT_URI: _place(results, job_id)})
     else:
         _tell(f"{job_id}: runs already; following it")
@@ -69,20 +69,20 @@ def submit(submission: Submission) -> JobResult:
     return _follow(jobs, job_id, results, keys)
 
 
-def _find(jobs: ClusterJobs, name: str, results: str, again: bool) -> tuple[str, dict | None]:
-    """The attempt to follow or to make, and the result where the last one ended with 0."""
+def _find(jobs: ClusterJobs, name: str, results: str, again: bool) -> tuple[str, bool, dict | None]:
+    """The attempt to follow or to make, whether it runs, and the result where the last one ended with 0."""
     last: tuple[str, dict | None] | None = None
     for attempt in itertools.count(1):
         job_id = f"{name}-a{attempt}"
         state, result = jobs.look(job_id), _read_result(results, job_id)
         if state is not None and not state.has_ended:
-            return job_id, None
+            return job_id, True, None
         if state is None and result is None:  # never sent, or lost without a trace
             break
         last = job_id, result
     if last is not None and last[1] is not None and last[1]["exit_code"] == 0 and not again:
-        return last
-    return job_id, None
+        return last[0], False, last[1]
+    return job_id, False, None
 
 
 def _start(

@@ -16,7 +16,7 @@ from stylejobs.tracking.mlflow_tracker import MlflowTracker
 from stylejobs.tracking.registry import ModelVersion, resolve_version
 from tests.conftest import Outcome
 from tests.faults.mlflow_server import Doorman, Server
-from tests.pipelines.painters import NETWORK, OPTIONS, SIDE_PX, crops, paint, write_folder
+from tests.pipelines.painters import NETWORK, OPTIONS, SIDE_PX, write_sets
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -53,9 +53,7 @@ def version(server: Server, tmp_path_factory: pytest.TempPathFactory) -> ModelVe
 
 @pytest.fixture(scope="module")
 def sets(photos: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("sets")
-    content = write_folder(folder / "content", crops(photos, ("chelsea", "coffee", "flower"), 56, 0))
-    return content, write_folder(folder / "style", paint(crops(photos, ("astronaut", "rocket", "flower"), 30, 1)))
+    return write_sets(tmp_path_factory.mktemp("sets"), photos, num_styles=30)
 
 
 @pytest.fixture

@@ -41,6 +41,13 @@ def write_folder(folder: Path, pixels_NHWC: np.ndarray) -> Path:
     return folder
 
 
+def write_sets(folder: Path, photos: dict[str, np.ndarray], num_styles: int) -> tuple[Path, Path]:
+    """Folders of 56 contents that no training saw, and of paintings of other scenes."""
+    content = write_folder(folder / "content", crops(photos, ("chelsea", "coffee", "flower"), 56, 0))
+    style = paint(crops(photos, ("astronaut", "rocket", "flower"), num_styles, 1))
+    return content, write_folder(folder / "style", style)
+
+
 def train_painters(folder: Path, photos: dict[str, np.ndarray], num_steps: tuple[int, ...]) -> Iterator[Path]:
     """Packages of one training, one after each number of steps, ascending."""
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ from stylejobs.storage.units import read_json
 from stylejobs.tracking.mlflow_tracker import MlflowTracker
 from stylejobs.tracking.registry import resolve_version
 from tests.conftest import Outcome
-from tests.pipelines.painters import SIDE_PX, crops, paint, train_painters, write_folder
+from tests.pipelines.painters import SIDE_PX, train_painters, write_sets
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -38,10 +38,7 @@ def packages(photos: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def sets(photos: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Contents that no training saw, and paintings of other scenes."""
-    folder = tmp_path_factory.mktemp("sets")
-    content = write_folder(folder / "content", crops(photos, ("chelsea", "coffee", "flower"), 56, 0))
-    return content, write_folder(folder / "style", paint(crops(photos, ("astronaut", "rocket", "flower"), 50, 1)))
+    return write_sets(tmp_path_factory.mktemp("sets"), photos, num_styles=50)
 
 
 @pytest.fixture
