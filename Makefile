@@ -24,8 +24,20 @@ faults: $(READY) ## every fault, also those that take minutes, and what else tak
 	$(BIN)/python -m pytest -m "faults or not faults" tests/faults
 	$(BIN)/python -m pytest -m faults tests --ignore tests/faults
 
+faults-s3: $(READY) ## the part of `make faults` that is about a real S3 server behind a bad network
+	$(BIN)/python -m pytest -m "faults or not faults" tests/faults/test_s3_requests.py tests/faults/test_s3_jobs.py
+
 cluster: $(READY) ## jobs on Ray nodes that are processes of their own, with a token: sent, followed, killed, gone on with
 	$(BIN)/python -m pytest -m "cluster or not cluster" tests/cluster
+
+stack-up: $(READY) ## an S3 server, MLflow and a Ray head with a token, on loopback, without Docker
+	$(BIN)/python -m infra.stack.run up
+
+stack-demo: $(READY) ## ingest, train, evaluate, promote and stylize on the stack: each through submit, all on s3://
+	$(BIN)/python -m infra.stack.run demo
+
+stack-down: $(READY) ## end what stack-up has started, and nothing else
+	$(BIN)/python -m infra.stack.run down
 
 check: $(READY) ## format, lint and the floors of the house
 	$(BIN)/ruff format --check .
@@ -64,4 +76,4 @@ clean: ## remove what demo and tests leave behind (not .venv, not the MLflow sto
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-.PHONY: setup demo test faults cluster check format lock bench bench-scale bench-train bench-gates downstream methods clean help
+.PHONY: setup demo test faults faults-s3 cluster stack-up stack-demo stack-down check format lock bench bench-scale bench-train bench-gates downstream methods clean help

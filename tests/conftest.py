@@ -6,10 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from tests.s3_place import S3Place
 
 ROOT = Path(__file__).parents[1]
 _QUIET = {
@@ -45,6 +49,18 @@ def ray_cluster() -> Iterator[None]:
 def tracking_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The one MLflow store of the session: making a new SQLite store takes seconds."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Place"]:
+    """The one S3 server of the session."""
+    from tests.s3_place import start
+
+    place = start(tmp_path_factory.mktemp("s3"))
+    try:
+        yield place
+    finally:
+        place.server.end()
 
 
 @pytest.fixture(scope="session")

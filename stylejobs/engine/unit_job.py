@@ -17,6 +17,7 @@ from stylejobs.errors import (
     InfrastructureError,
     PartialError,
     SourceError,
+    StorageError,
     StylejobsError,
 )
 from stylejobs.storage import lease, locations
@@ -25,6 +26,8 @@ from stylejobs.storage.markers import Marker, Markers
 from stylejobs.storage.sources import Source
 
 _MAX_FAILED_UNITS = 8
+# With nothing done between them: storage is away, and each has waited for it for minutes.
+_MAX_AWAY_IN_A_ROW = 3
 _COUNTED = ("rows_in", "rows_ok", "rows_bad", "rows_out", "bytes_in", "bytes_out")
 
 
@@ -68,6 +71,7 @@ class UnitJob:
         self._reasons: Counter[str] = Counter()
         self._balance: Counter[tuple[str, str]] = Counter()
         self._held = ExitStack()
+        self._away_in_a_row = 0
 
     def open(self, plan: dict) -> None:
         """Takes `dest` for this job, or refuses; finds out what is done already."""
@@ -118,6 +122,7 @@ class UnitJob:
                 if answer.value is None:
                     continue
                 marker = Marker(**answer.value["marker"])
+                self._away_in_a_row = 0
                 self._add(marker)
                 self._books.add(marker)
                 bad = self.count("rows_bad")
@@ -196,7 +201,8 @@ class UnitJob:
     def _note_failure(self, answer: Answer) -> None:
         self.failures.append(answer.failure)
         self.failure_code = max(self.failure_code, answer.exit_code)
-        if len(self.failures) >= _MAX_FAILED_UNITS:
+        self._away_in_a_row += answer.exit_code == StorageError.exit_code
+        if len(self.failures) >= _MAX_FAILED_UNITS or self._away_in_a_row >= _MAX_AWAY_IN_A_ROW:
             raise self._failure()
 
     def _failure(self) -> StylejobsError:

@@ -13,11 +13,14 @@ def create(uri: str, data: bytes) -> bool:
 
     Local: a hard link, which fails if the name is taken. S3: a PUT with `If-None-Match: *`; a server that ignores the
     header overwrites, so whoever depends on the answer reads the file again a moment later.
+
+    Args:
+        data: of this writer alone. A PUT whose answer is lost is sent again, and then meets what it wrote itself.
     """
     filesystem, path = locations.split(uri)
     with locations.storage_errors("write", uri):
         if not locations.is_local(filesystem):
-            return _put_if_absent(filesystem, path, data)
+            return _put_if_absent(filesystem, path, data) or _holds(uri, data)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temporary = f"{path}.{uuid.uuid4().hex}.tmp"
         with open(temporary, "wb") as file:
@@ -29,6 +32,13 @@ def create(uri: str, data: bytes) -> bool:
         finally:
             os.unlink(temporary)
         return True
+
+
+def _holds(uri: str, data: bytes) -> bool:
+    try:
+        return locations.read_bytes(uri) == data
+    except FileNotFoundError:
+        return False
 
 
 def _put_if_absent(filesystem: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:

@@ -1,99 +1,85 @@
 """Ray nodes as processes of their own, on loopback, with their own ports and folders, and a token."""
 
 import contextlib
-import os
 import secrets
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.processes import descendants
-
-_SESSION_SECONDS = 180
+from infra.stack.servers import Server, free_port, ray_head, ray_worker
 
 
-@dataclass
-class Head:
-    """A head node that wants a token.
+class Cluster:
+    """A head node that wants a token, and nodes that join it.
 
     Attributes:
         environment: for commands that may use it; without the token's variables they are refused.
     """
 
-    folder: Path
-    port: int
-    dashboard_port: int
-    token: str
-    environment: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen | None = None
+    def __init__(self, folder: Path, environment: dict[str, str]):
+        self._folder, self._port = folder, free_port()
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+        self.environment = {**token, "HOME": str(folder)}
+        self._given = {**self.environment, **environment}
+        self.head = ray_head(folder, folder / "ray", 3, self._given, self._port)
+        self.nodes: list[Server] = []
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.dashboard_port}"
+        return self.head.url
+
+    @property
+    def address(self) -> str:
+        """Where a driver on this machine connects."""
+        return f"127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Starts it, and waits until it answers."""
-        # `python` of a job is the one of these tests.
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        line = [
-            Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={self.port}",
-            "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}",
-            "--num-cpus=3", f"--object-store-memory={150 * 2**20}", f"--temp-dir={self.folder}/ray",
-            "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats",
-        ]  # fmt: skip
-        with open(self.folder / "head.log", "a") as log:
-            self.process = subprocess.Popen(
-                line, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-                env={**os.environ, **self.environment, "PATH": path, "RAY_worker_niceness": "0"},
-            )  # fmt: skip
-        deadline = time.monotonic() + _SESSION_SECONDS
-        while not self._answers():
-            assert self.process.poll() is None and time.monotonic() < deadline, (self.folder / "head.log").read_text()
-            time.sleep(0.3)
+        """Starts the head, and waits until it answers."""
+        self.head.wait()
 
-    def _answers(self) -> bool:
-        request = urllib.request.Request(f"{self.url}/api/version", headers={"Authorization": f"Bearer {self.token}"})
-        try:
-            with urllib.request.urlopen(request, timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
+    def add_node(self, num_cpus: int) -> Server:
+        """Starts a node, and waits until the head counts it."""
+        name = f"node-{len(self.nodes)}"
+        node = ray_worker(name, self._folder, self.head, self._port, num_cpus, self._given)
+        self.nodes.append(node)
+        node.wait()
+        return node
 
     def kill(self) -> None:
-        """SIGKILL to all that it has started, and to it."""
-        if self.process is None:
-            return
-        for pid in [*descendants(self.process.pid), self.process.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
-        self.process = None
+        """SIGKILL to the head and all that it has started."""
+        kill(self.head)
+
+    def end(self) -> None:
+        for server in (*self.nodes, self.head):
+            kill(server)
+
+
+def kill(server: Server) -> None:
+    """SIGKILL to a node and all that it has started."""
+    if server.process is not None:
+        server.signal(signal.SIGKILL)
+        server.process.wait()
+        server.process = None
 
 
 @contextlib.contextmanager
-def ray_head() -> Iterator[Head]:
-    """A head node with a token of its own, gone afterwards."""
+def ray_cluster_of(
+    num_nodes: int = 1, environment: dict[str, str] | None = None, num_cpus: int = 3
+) -> Iterator[Cluster]:
+    """A head, and nodes beside it, gone afterwards.
+
+    Args:
+        environment: what nodes and their jobs get beside the token.
+    """
     folder = Path(tempfile.mkdtemp(prefix="head-"))  # short: the paths of Ray's sockets are limited to 107 characters
-    token = secrets.token_hex(16)
-    head = Head(folder, _free_port(), _free_port(), token)
-    head.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "HOME": str(folder)}
+    cluster = Cluster(folder, environment or {})
     try:
-        head.start()
-        yield head
+        cluster.start()
+        for _ in range(num_nodes - 1):
+            cluster.add_node(num_cpus)
+        yield cluster
     finally:
-        head.kill()
+        cluster.end()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cluster.ray_nodes import Head, ray_head
+from tests.cluster.ray_nodes import Cluster, ray_cluster_of
 from tests.conftest import Outcome
 from tests.faults.conftest import save_slow_model, write_source
 
@@ -23,8 +23,8 @@ NUM_PHOTOS = 12
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    with ray_head() as head:
+def head() -> Iterator[Cluster]:
+    with ray_cluster_of() as head:
         yield head
 
 
@@ -45,7 +45,7 @@ def line(source: Path, style_image: Path) -> list[str]:
 
 
 @pytest.fixture
-def begin(head: Head, tmp_path: Path, tracking_store: str) -> Iterator[Callable[..., subprocess.Popen]]:
+def begin(head: Cluster, tmp_path: Path, tracking_store: str) -> Iterator[Callable[..., subprocess.Popen]]:
     """begin(*arguments): the command as a process that may use the cluster; **environment changes that."""
     started: list[subprocess.Popen] = []
 
@@ -156,7 +156,7 @@ def test_sigterm_leaves_the_job_or_stops_it(
 def test_a_head_that_is_killed_and_comes_back_has_forgotten_the_job_and_storage_has_not(
     line: list[str], tmp_path: Path, tracking_store: str
 ) -> None:
-    with ray_head() as head:
+    with ray_cluster_of() as head:
         environment = {**os.environ, **head.environment, "MLFLOW_TRACKING_URI": tracking_store}
         command = [sys.executable, "-m", "pipelines.submit", line[0], f"address={head.url}", "patience_seconds=5"]
 
