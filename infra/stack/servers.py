@@ -20,6 +20,8 @@ from pathlib import Path
 import psutil
 
 _BIN = Path(sys.executable).parent
+# Ray replaces 127.0.0.1 by an address that the network reaches; another one of loopback it takes as it is.
+RAY_IP = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
@@ -259,7 +261,7 @@ def ray_worker(
     """A node that joins a head's cluster; it answers when the head counts one node more than now."""
     token = environment["RAY_AUTH_TOKEN"]
     before = _count_nodes(head.url, token)
-    role = [f"--address=127.0.0.1:{head_port}"]
+    role = [f"--address={RAY_IP}:{head_port}"]
     return _ray_node(
         name, folder, role, num_cpus, environment, head.url, lambda: _count_nodes(head.url, token) > before
     )
@@ -286,7 +288,8 @@ def _ray_node(
     ready: Callable[[], bool],
 ) -> Server:
     line = [
-        str(_BIN / "ray"), "start", "--block", *role, "--node-ip-address=127.0.0.1", f"--num-cpus={num_cpus}",
+        str(_BIN / "ray"), "start", "--block", *role, f"--node-ip-address={RAY_IP}", f"--num-cpus={num_cpus}",
+        f"--dashboard-agent-listen-port={free_port()}",
         f"--object-store-memory={150 * 2**20}", "--min-worker-port=0", "--max-worker-port=0",
     ]  # fmt: skip
     asked = {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"}

@@ -48,7 +48,7 @@ def load_submission(verb: str, arguments: Sequence[str]) -> Loaded:
             [f"{job_verb or verb}  {came}; wanted submit VERB address=URL ..., one of {', '.join(VERBS)}"]
         )
     keys = list_fields(CONFIGS[verb])
-    own = [text for text in rest if text.partition("=")[0] in keys or text.endswith((".yaml", ".yml"))]
+    own = [text for text in rest if "=" not in text or text.partition("=")[0] in keys]
     of_job = [text for text in rest if text.partition("=")[0] not in keys]
     found: list[Any] = []
     problems: list[str] = []

@@ -34,6 +34,8 @@ from stylejobs.errors import ClusterError, PartialError, StorageError, UsageErro
 from stylejobs.storage import locations
 
 _POLL_SECONDS = 1.0
+# Keys whose value is a name, or else a place: a place if something of that name is there.
+_NAME_OR_PLACE = ("model", "baseline", "classifier", "styles", "plan", "resume")
 # Where things are, not what opens them: keys and passwords are the cluster's own, since anybody may read a job's
 # environment there.
 _TAKEN_ALONG = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "STYLEJOBS_DEBUG")
@@ -214,7 +216,9 @@ def _job_file(job: Loaded) -> str:
     """The job's configuration as one file: what differs from the defaults, with places that mean the same there."""
     described, values, local = list_fields(CONFIGS[job.verb]), {}, []
     for key, value in flatten(job.config).items():
-        moved = _absolute(value, is_place(described[key]))
+        moved = value
+        if is_place(described[key]) or key in _NAME_OR_PLACE:
+            moved = _absolute(value, is_place(described[key]))
         if moved != value:
             local.append(f"{key}={moved}")
         if moved != described[key].get_default(call_default_factory=True):

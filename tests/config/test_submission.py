@@ -29,6 +29,11 @@ def test_keys_go_where_they_belong_wherever_they_stand():
     assert (submission.job.config.source, submission.job.config.seed) == ("photos", 3)
 
 
+def test_a_key_whose_value_is_a_file_is_no_file_of_keys():
+    job = ("model=models:/m/3", "data=photos", "gates=conf/evaluate/gates-demo.yaml")
+    assert load("evaluate", ADDRESS, *job).config.job.config.gates == "conf/evaluate/gates-demo.yaml"
+
+
 def test_a_file_about_a_place_holds_keys_of_both(tmp_path: Path):
     site = tmp_path / "site.yaml"
     site.write_text("submit: {address: http://head:8265, stop_on_cancel: true}\nstylize: {unit_mb: 8}\nseed: 5\n")

@@ -54,6 +54,19 @@ def test_a_default_place_is_this_folders_and_what_travels_is_found_where_it_arri
     ] == ("conf/evaluate/gates-demo.yaml")
 
 
+def test_a_name_is_not_taken_for_a_folder_that_is_called_so(folder: Path):
+    (folder / "stylejobs").mkdir()
+    (folder / "label").mkdir()
+    found = job_file("train", "method=fast", "content=s3://b/a", "style=s3://b/b", "name=label", "storage=s3://b/runs")
+    assert found == {
+        "method": "fast",
+        "content": "s3://b/a",
+        "style": "s3://b/b",
+        "name": "label",
+        "storage": "s3://b/runs",
+    }
+
+
 def test_the_file_means_what_the_command_meant(folder: Path):
     arguments = ["source=/a/photos", "dest=/a/out", "model=builtin:moments", "limits.max_mb=8", "strength=0.3-1"]
     loaded = load_config("stylize", arguments)
