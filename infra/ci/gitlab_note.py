@@ -1,7 +1,7 @@
-"""Writes a Markdown file as the one note of ours on a merge request: `gitlab_note.py comment.md`, in a job of GitLab CI.
+"""Writes a file as the one note of ours on a merge request: `gitlab_note.py comment.md`, in a job of GitLab CI.
 
-Needs GITLAB_NOTE_TOKEN, a project access token of the role Reporter with the scope `api`, beside GitLab's own variables.
-On GitHub the runner's `gh` does this.
+Needs GITLAB_NOTE_TOKEN, a project access token of the role Reporter with the scope `api`, beside GitLab's own
+variables. On GitHub the runner's `gh` does this.
 """
 
 import json

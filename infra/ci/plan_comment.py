@@ -2,8 +2,8 @@
 
     python infra/ci/plan_comment.py plan.jsonl canary.jsonl --canary out/canary/_stylejobs/canary.json --pictures URL
 
-The two files are what `stylize` printed on stdout: the last line is its result. Names and messages in them are text that
-somebody else may have chosen: they stand in code, where Markdown, HTML and @names mean nothing.
+The two files are what `stylize` printed on stdout: the last line is its result. Names and messages in them are text
+that somebody else may have chosen: they stand in code, where Markdown, HTML and @names mean nothing.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What CI keeps of an evaluation that ran on a cluster: `verdict.py REPORTS result.jsonl`.
 
 Copies REPORTS/summary.md and REPORTS/gates.xml, which evaluate wrote with summary= and junit=, into the working folder.
-Where the result says that the gates passed, it also writes `model.env`: MODEL=models:/NAME/VERSION, the version to promote.
+Where the result says that the gates passed, it also writes `model.env`: MODEL=models:/NAME/VERSION, what to promote.
 """
 
 import json
@@ -27,10 +27,10 @@ def version_of(result: dict[str, Any]) -> str:
         ValueError: it is not a registered one.
     """
     model = result.get("model") or {}
-    found = f"models:/{model.get('name')}/{model.get('version')}"
-    if not re.fullmatch(r"models:/[A-Za-z0-9._-]+/[0-9]+", found):
-        raise ValueError(f"wanted a registered model, whose name has no spaces, to promote; got {found!r}")
-    return found
+    name, version = model.get("name") or "", model.get("version") or ""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or not re.fullmatch(r"[0-9]+", version):
+        raise ValueError(f"wanted a version of a registered model to promote; got {name!r}, {version!r}")
+    return f"models:/{name}/{version}"
 
 
 def keep_verdict(reports: str, result: dict[str, Any], folder: Path) -> None:

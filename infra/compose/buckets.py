@@ -1,4 +1,4 @@
-"""Makes buckets that are not there yet: `buckets.py NAME ...`, with endpoint and keys from the standard AWS environment."""
+"""Makes buckets that are not there yet: `buckets.py NAME ...`; endpoint and keys are those of the AWS environment."""
 
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ def make_buckets(names: Sequence[str]) -> list[str]:
     Raises:
         botocore.exceptions.ClientError: the store refuses the key or the name.
     """
-    store = boto3.client("s3")
+    store = boto3.Session().client("s3")
     held = {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}
     missing = [name for name in names if name not in held]
     for name in missing:

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from jsonschema import Draft7Validator
+from jsonschema.protocols import Validator
+from jsonschema.validators import validator_for
 
 from stylejobs.config.load import load_config
 from stylejobs.config.submission import load_submission
@@ -34,7 +35,7 @@ VALUES = {
     "STYLEJOBS_CLUSTER": "https://ray.example",
     "REPORTS": "s3://photos/ci",
     "STYLEJOBS_REPORTS": "s3://photos/ci",
-    "reports": "s3://photos/ci/1-1",
+    "folder": "s3://photos/ci/1-1",
     "MODEL": "models:/mosaic/3",
 }
 
@@ -61,9 +62,10 @@ def commands() -> list[tuple[str, str, list[str]]]:
     return found
 
 
-def validator(name: str) -> Draft7Validator:
+def validator(name: str) -> Validator:
     vendored = importlib.resources.files("check_jsonschema") / f"builtin_schemas/vendor/{name}.json"
-    return Draft7Validator(json.loads(vendored.read_text()))
+    schema = json.loads(vendored.read_text())
+    return validator_for(schema)(schema)
 
 
 def test_the_schemas_of_github_and_gitlab_hold() -> None:
@@ -195,8 +197,10 @@ def run_script(place: str, code: int, folder: Path) -> tuple[int, str, list[str]
         "PAUSES": "0 0 end",
         **dict.fromkeys(("CLUSTER", "STYLEJOBS_CLUSTER"), "https://ray.example"),
         **dict.fromkeys(("REPORTS", "STYLEJOBS_REPORTS"), str(folder / "reports")),
-        **{"GITHUB_RUN_ID": "7", "GITHUB_RUN_ATTEMPT": "1", "CI_PIPELINE_ID": "7"},
-        **{"GITHUB_STEP_SUMMARY": str(folder / "summary"), "GITHUB_OUTPUT": str(folder / "output")},
+        **dict.fromkeys(("GITHUB_RUN_ID", "CI_PIPELINE_ID"), "7"),
+        "GITHUB_RUN_ATTEMPT": "1",
+        "GITHUB_STEP_SUMMARY": str(folder / "summary"),
+        "GITHUB_OUTPUT": str(folder / "output"),
     }
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],

@@ -38,9 +38,11 @@ def test_the_comment_says_rows_cost_and_gates_of_a_real_plan_and_canary(
     job = [f"source={photo_folder}", "model=builtin:moments", f"styles={style_image}", "rate=2", "prices.cpu_hour=3600"]
     bad = photo_folder / "bad.jpg"
     bad.write_bytes(b"no picture")
-    for name, *keys in (("plan", "plan=true"), ("canary", "canary=1", "max_bad=0.2")):
+    # No picture is as like its source as that is asked here: a gate refuses.
+    canary = ("canary=1", "max_bad=0.2", "canary_similarity=1")
+    for name, exit_code, *keys in (("plan", 0, "plan=true"), ("canary", 4, *canary)):
         done = verb("stylize", *job, f"dest=out/{name}", *keys)
-        assert done.exit_code == 0, done.stderr
+        assert done.exit_code == exit_code, done.stderr
         Path(f"{name}.jsonl").write_text(done.stdout)
     gates = Path("out/canary/_stylejobs/canary.json")
     arguments = ["plan.jsonl", "canary.jsonl", "--canary", str(gates), "--pictures", "https://ci.example/1"]
@@ -48,15 +50,21 @@ def test_the_comment_says_rows_cost_and_gates_of_a_real_plan_and_canary(
     text = capsys.readouterr().out
     assert text.startswith("<!-- stylejobs plan -->\n")
     # 21 pictures at 2 a second, on one CPU at 1 a second.
-    assert "| rows | 21, " in text and "| **cost** | **10.50 (10.50 to 10.50)** |" in text and "| time | 10.5 s " in text
-    assert "**passed**: 21 rows, bad: 1 `not_an_image`" in text and "| `constant` | ok | 0 | at most 0.1 |" in text
+    assert (
+        "| rows | 21, " in text and "| **cost** | **10.50 (10.50 to 10.50)** |" in text and "| time | 10.5 s " in text
+    )
+    assert "**REFUSED**: 21 rows, bad: 1 `not_an_image`" in text and "| `constant` | ok | 0 | at most 0.1 |" in text
+    assert (
+        "| `content similarity` | **failed** | 0." in text
+        and "exit code 4:\n\n```text\nstylize: canary: 1 gate" in text
+    )
     assert "<https://ci.example/1>" in text and len(list(gates.with_name("canary").glob("*.jpg"))) == 8
 
     # Nothing that somebody else writes is Markdown or HTML of ours.
     evil = "a|b`c`\n<img src=x onerror=alert(1)> @everyone [x](http://evil.example) token=hunter2"
     plan, canary = (json.loads(Path(f"{name}.jsonl").read_text().splitlines()[-1]) for name in ("plan", "canary"))
     plan["model"]["name"] = evil
-    hostile = plan_comment.render_comment(plan, {**canary, "exit_code": 4, "message": f"```\n{evil}"}, None, None)
+    hostile = plan_comment.render_comment(plan, {**canary, "message": f"```\n{evil}"}, None, None)
     (row,) = [line for line in hostile.splitlines() if line.startswith("| model |")]
     assert row.count("|") - row.count("\\|") == 3 and row.count("`") == 6 and "hunter2" not in hostile
     assert hostile.count("```") == 2 and "ended with exit code 4:" in hostile
@@ -172,6 +180,6 @@ def test_a_verdict_is_kept_and_a_version_only_where_it_passed(
     assert verdict.main([str(reports), "result.jsonl"]) == 0
     assert Path("model.env").read_text() == "MODEL=models:/mosaic/3\n"
     for name in ("mosaic\nPATH=evil", "a/b", "", None):
-        with pytest.raises(ValueError, match="wanted a registered model"):
+        with pytest.raises(ValueError, match="wanted a version of a registered model"):
             verdict.version_of({"model": {"name": name, "version": "3"}})
     assert verdict.main([]) == 2
