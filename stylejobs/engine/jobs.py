@@ -7,6 +7,7 @@ from datetime import time as dt_time
 
 from stylejobs.config.sections import Limits as LimitsSection
 from stylejobs.engine.command import failure
+from stylejobs.engine.metrics import record, record_tracking, running
 from stylejobs.engine.progress import JobProgress
 from stylejobs.engine.results import JobResult
 from stylejobs.engine.unit_job import UnitJob
@@ -50,7 +51,8 @@ def carry_out(
     first = job.count("rows_in")
 
     def on_unit(marker: Marker, progress: JobProgress) -> None:
-        tracker().log_metrics(
+        told = tracker()
+        told.log_metrics(
             {
                 "rows_ok": job.count("rows_ok"),
                 "rows_bad": job.count("rows_bad"),
@@ -59,12 +61,15 @@ def carry_out(
             },
             step=len(job.markers),
         )
+        record("images_per_second", progress.rate, verb=job.counted_as)
+        record_tracking(job.counted_as, told)
 
     try:
-        if check:
-            check()
-        job.run(on_unit)
-        proof = job.publish()
+        with running(job.counted_as):
+            if check:
+                check()
+            job.run(on_unit)
+            proof = job.publish()
         result = JobResult(job.verb, proof=proof, details={"manifest_sha256": proof["manifest_sha256"]})
     except (Exception, KeyboardInterrupt) as error:
         result = failure(job.verb, error)

@@ -13,6 +13,8 @@ from typing import TypeVar
 import psutil
 import torch
 
+from stylejobs.engine.metrics import record
+
 _WORDS = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 _Result = TypeVar("_Result")
 
@@ -44,6 +46,7 @@ def attempt(work: Callable[[], _Result]) -> _Result | None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+    record("oom_steps")
     # Not inside of `except`: the error's traceback holds the tensors that are to be freed.
     gc.collect()
     if torch.cuda.is_initialized():

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from stylejobs.engine import session
+from stylejobs.engine.metrics import count_troubles
 from stylejobs.errors import StylejobsError
 from stylejobs.storage.descriptors import Unit
 
@@ -99,6 +100,7 @@ class Answer:
 
     Attributes:
         exit_code: of the failure.
+        seconds: that the worker took for it [s].
         tensors: safetensors, where the worker gave any.
     """
 
@@ -106,6 +108,7 @@ class Answer:
     value: dict | None = None
     failure: str | None = None
     exit_code: int = 0
+    seconds: float = 0.0
     tensors: bytes = b""
 
 
@@ -157,6 +160,7 @@ class StreamActor:
     """A worker as Ray Data sees it: a descriptor in, an answer out; an item that fails does not end the job."""
 
     def __init__(self, worker: type[Worker], settings: object, deadline: float | None):
+        count_troubles()
         # Built with the first item: what goes wrong is then that item's failure, with our exit code.
         self._build, self._worker = functools.partial(worker, settings), None
         self._deadline, self._longest = deadline, 0.0
@@ -176,8 +180,9 @@ class StreamActor:
             self._worker = self._worker or self._build()
             started = time.monotonic()
             value = self._worker.do(item)
-            self._longest = max(self._longest, time.monotonic() - started)
-            return Answer(item.fingerprint, value=value, tensors=_packed(value.pop(TENSORS, {})))
+            seconds = time.monotonic() - started
+            self._longest = max(self._longest, seconds)
+            return Answer(item.fingerprint, value=value, seconds=seconds, tensors=_packed(value.pop(TENSORS, {})))
         except Exception as error:
             code = error.exit_code if isinstance(error, StylejobsError) else 1
             return Answer(item.fingerprint, failure=f"{item}: {type(error).__name__}: {error}", exit_code=code)

@@ -19,6 +19,7 @@ from stylejobs.engine.checkpointing import Keeper, Restored, restore_newest
 from stylejobs.engine.datasets import TrainingBatch, iterate_batches
 from stylejobs.engine.group import Group
 from stylejobs.engine.image_order import Place, deal_anew
+from stylejobs.engine.metrics import count_troubles, record, record_tracking, repeated_gauges
 from stylejobs.engine.train_settings import TrainSettings, build, read_backbone
 from stylejobs.engine.train_state import cursors_of
 from stylejobs.engine.training import Training, Watch
@@ -56,6 +57,7 @@ def train_worker(config: dict) -> dict:
 
 def _train(settings: TrainSettings, sets: Mapping[str, TrainingSet]) -> dict:
     _end_if_stuck(settings.hang_seconds)
+    count_troubles()
     torch.set_num_threads(settings.threads)
     device = ray.train.torch.get_device()
     group = Group(device)
@@ -76,6 +78,7 @@ def _train(settings: TrainSettings, sets: Mapping[str, TrainingSet]) -> dict:
         if restored is not None:
             training.restore(restored)
             if group.is_first:
+                record("retries", kind="training")
                 tell(f"going on from step {training.step} ({training.images_seen:,} images): {last_good}")
         batches = opening.result()
     restored = opening = None  # as large as the model and its optimizers, and not needed again
@@ -150,6 +153,7 @@ class TrackedWatch(Watch):
     def __init__(self, settings: TrainSettings, tell: Callable[[str], None]):
         self._board, self._tell = settings.board, tell
         self._tracker: Tracker = NullTracker()
+        self._counted = (0, 0)
         if settings.tracking:
             from stylejobs.tracking.mlflow_tracker import MlflowTracker
 
@@ -158,9 +162,10 @@ class TrackedWatch(Watch):
     @contextlib.contextmanager
     def running(self, training: Training) -> Iterator[None]:
         """Logs what the machine does; at the end delivers what still waits. The run is the driver's to close."""
+        self._counted = (training.step, training.images_seen)
         node = f"node-{ray.train.get_context().get_node_rank()}"
         try:
-            with SystemMetrics(self._tracker, node, _SYSTEM_SECONDS, step=lambda: training.step):
+            with repeated_gauges(), SystemMetrics(self._tracker, node, _SYSTEM_SECONDS, step=lambda: training.step):
                 yield
         finally:
             delivery = self._tracker.finish()
@@ -169,12 +174,20 @@ class TrackedWatch(Watch):
 
     def log(self, step: int, metrics: Mapping[str, float], images_seen: int, phase: str) -> None:
         self._tracker.log_metrics(dict(metrics), step)
+        (steps, images), self._counted = self._counted, (step, images_seen)
+        record("train_steps", step - steps)
+        record("images", images_seen - images, verb="train")
+        if "images_per_second" in metrics:
+            record("images_per_second", metrics["images_per_second"], verb="train")
+        record_tracking("train", self._tracker)
         losses = {name: value for name, value in metrics.items() if name.startswith("loss/")}
         if self._board is not None and losses:
             self._board.post.remote(images_seen, losses, phase)
 
     def event(self, step: int, text: str, metrics: Mapping[str, float]) -> None:
         self._tracker.log_metrics(dict(metrics), step)
+        if any(name.startswith("repair/") for name in metrics):
+            record("train_repairs")
         if self._board is not None:
             self._board.tell.remote(f"step {step}: {text}")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from stylejobs.config.schema import TrainConfig
 from stylejobs.config.sections import flatten
+from stylejobs.engine.metrics import running
 from stylejobs.engine.results import JobResult
 from stylejobs.engine.session import ray_session
 from stylejobs.engine.train_board import Board, cause, follow
@@ -63,7 +64,8 @@ def train(config: TrainConfig, plan: TrainingPlan) -> Trained:
                     digest = run.values[f"{role}.digest"]
                     tracker.log_dataset(role, planned.source.uri, digest, "training", planned.source.summary())
             print(f"train: run {run.folder} in {config.storage}", file=sys.stderr)
-            with ray_session(config.cluster.num_cpus or _enough_cpus(config), config.cluster.object_store_mb):
+            num_cpus = config.cluster.num_cpus or _enough_cpus(config)
+            with ray_session(num_cpus, config.cluster.object_store_mb), running("train"):
                 summary = _fit(config, plan, (tracker.uri, tracker.run_id))
     return Trained(plan.settings.package_uri, summary, run, tracker.url)
 

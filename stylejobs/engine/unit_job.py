@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from stylejobs.engine import command
 from stylejobs.engine.budget import Budget, guess_rows
+from stylejobs.engine.metrics import record, record_unit
 from stylejobs.engine.progress import JobProgress
 from stylejobs.engine.stream import Answer, Workers, WorkItem, stream
 from stylejobs.engine.writer import UnitWorker
@@ -41,6 +42,7 @@ class UnitJob:
         budget: how many rows may be bad.
         parts: what is made of every unit, an item each; a part is a function of its own words, see the worker.
         deadline: when the job should have stopped, in seconds since the epoch [s].
+        counted_as: the verb in metrics. Units that are done again count there as a whole, so these go apart.
     """
 
     verb: str
@@ -67,6 +69,7 @@ class UnitJob:
                 fingerprint = books.digest([shared, unit_identity, *([part] if part else [])])
                 self.work[fingerprint] = WorkItem(unit, len(self.work), fingerprint, part)
         self.pending = dict(self.work)
+        self.counted_as = self.verb
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._balance: Counter[tuple[str, str]] = Counter()
@@ -90,7 +93,7 @@ class UnitJob:
 
     def do_again(self, choose: Callable[[Marker], dict | None]) -> None:
         """Takes up units that are done, and no others; `choose` adds to the part of those that it wants."""
-        self.pending = {}
+        self.pending, self.counted_as = {}, "retry"
         for name, marker in list(self.markers.items()):
             more = choose(marker)
             if more is not None:
@@ -125,6 +128,8 @@ class UnitJob:
                 self._away_in_a_row = 0
                 self._add(marker)
                 self._books.add(marker)
+                record_unit(self.counted_as, marker, answer.seconds)
+                record("units_left", len(self.work) - len(self.markers), verb=self.counted_as)
                 bad = self.count("rows_bad")
                 progress.advance(marker.rows_in, f"{bad:,} bad" if bad else "")
                 on_unit(marker, progress)
@@ -200,6 +205,7 @@ class UnitJob:
 
     def _note_failure(self, answer: Answer) -> None:
         self.failures.append(answer.failure)
+        record("units", verb=self.counted_as, outcome="failed")
         self.failure_code = max(self.failure_code, answer.exit_code)
         self._away_in_a_row += answer.exit_code == StorageError.exit_code
         if len(self.failures) >= _MAX_FAILED_UNITS or self._away_in_a_row >= _MAX_AWAY_IN_A_ROW:

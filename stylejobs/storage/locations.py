@@ -10,11 +10,13 @@ import os
 import uuid
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from stylejobs.errors import SourceError, StorageError
+from stylejobs.storage import trouble
 
 SCHEMES = ("file", "s3")
 
@@ -40,9 +42,23 @@ def _filesystem(scheme: str) -> fsspec.AbstractFileSystem:
     from s3fs.core import add_retryable_error
 
     add_retryable_error(FlexibleChecksumError)  # a body that was changed on its way
-    filesystem = fsspec.filesystem("s3", **_S3_OPTIONS)
+    filesystem = fsspec.filesystem("s3", session=_counting_session(), **_S3_OPTIONS)
     filesystem.retries = _S3_ROUNDS
     return filesystem
+
+
+def _counting_session() -> object:
+    """A session of S3's client that tells when a request is sent again."""
+    from aiobotocore.session import AioSession  # takes a second, which local paths need not wait for
+
+    session = AioSession()
+    session.register("needs-retry.s3", _tell_retry)
+    return session
+
+
+def _tell_retry(attempts: int, operation: Any, **rest: object) -> None:
+    if attempts > 1:
+        trouble.tell("retry", operation.name)
 
 
 def split(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -106,6 +122,7 @@ def storage_errors(action: str, uri: str) -> Iterator[None]:
         if is_no_file or (isinstance(error, FileNotFoundError | NotADirectoryError) and action != "write"):
             raise FileNotFoundError(uri) from error
         if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore"):
+            trouble.tell("error", action)
             detail = str(error) or type(error).__name__
             raise StorageError(
                 f"cannot {action} {uri}: {detail}; check that the place exists and that you may use it "

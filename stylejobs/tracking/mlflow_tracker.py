@@ -16,7 +16,7 @@ import numpy as np
 from stylejobs.tracking.client import open_client, reaching, redact, tracking_uri
 from stylejobs.tracking.outbox import Lane, Outbox
 from stylejobs.tracking.runs import open_run, run_url
-from stylejobs.tracking.tracker import Delivery, Status, Tracker
+from stylejobs.tracking.tracker import Backlog, Delivery, Status, Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -190,6 +190,10 @@ class MlflowTracker(Tracker):
             "profile": json.dumps({key: _plain(value) for key, value in described.items()}),
         }
         self._outbox.put("datasets", [(dataset, redact(context))])
+
+    def backlog(self) -> Backlog:
+        """What waits to be delivered, and for how long something has."""
+        return self._outbox.backlog()
 
     def finish(self, status: Status = "FINISHED") -> Delivery:
         """Delivers what waits, then sets the run's status (driver only). Never raises.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stylejobs.tracking.client import is_permanent, redact
-from stylejobs.tracking.tracker import Delivery
+from stylejobs.tracking.tracker import Backlog, Delivery
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class Outbox:
         self._first_error: str | None = None
         self._hurry = False
         self._closed = False
+        self._behind_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="stylejobs-tracking", daemon=True)
         self._thread.start()
 
@@ -75,6 +76,8 @@ class Outbox:
                 self._lose(len(items), f"{lane} logged after the run was finished")
                 return
             queue = self._lanes[lane]
+            if items and self._behind_since is None:
+                self._behind_since = time.monotonic()
             queue.waiting.extend(items)
             num_over = max(0, len(queue.waiting) - queue.bound)
             for _ in range(num_over):
@@ -82,6 +85,13 @@ class Outbox:
             if num_over:
                 self._lose(num_over, f"more than {queue.bound} {lane} were waiting for {self._server}")
             self._changed.notify_all()
+
+    def backlog(self) -> Backlog:
+        """How much waits, and how long ago everything was delivered."""
+        with self._changed:
+            if self._behind_since is None:
+                return Backlog()
+            return Backlog(self._num_waiting(), time.monotonic() - self._behind_since)
 
     def is_failing(self, lane: str) -> bool:
         """True while the server does not take what is in this lane."""
@@ -167,6 +177,8 @@ class Outbox:
                 if lane.failing and not lane.waiting:
                     lane.failing = False
                     log.warning("tracking: %s takes %s again", self._server, name)
+                if not self._num_waiting():
+                    self._behind_since = None
                 self._changed.notify_all()
             if left:
                 return False

@@ -34,6 +34,14 @@ class Delivery:
         return self.num_lost == 0 and self.first_error is None
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """What the tracking server does not have yet: how many items, and for how long it has not had everything [s]."""
+
+    num_waiting: int = 0
+    seconds: float = 0.0
+
+
 class Tracker(ABC):
     """Where params, metrics, images and files of one run go.
 
@@ -86,6 +94,10 @@ class Tracker(ABC):
             context: what the run reads it for, such as "training".
             profile: what is true of the data in every run, such as its number of rows; numbers and texts.
         """
+
+    def backlog(self) -> Backlog:
+        """What waits to be delivered."""
+        return Backlog()
 
     @abstractmethod
     def finish(self, status: Status = "FINISHED") -> Delivery:

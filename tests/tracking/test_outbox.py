@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stylejobs.tracking.outbox import Lane, Outbox
+from stylejobs.tracking.tracker import Backlog
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -143,3 +144,30 @@ def test_items_after_the_end_are_not_kept(caplog):
     with caplog.at_level(logging.WARNING, "stylejobs.tracking"):
         outbox.put("metrics", [1])
     assert "after the run was finished" in caplog.text
+
+
+def test_the_backlog_grows_while_the_server_is_away_and_is_gone_when_it_is_back():
+    is_away = threading.Event()
+    is_away.set()
+    took = []
+
+    def send(batch):
+        if is_away.is_set():
+            raise ConnectionError("connection refused")
+        took.extend(batch)
+
+    outbox = Outbox({"metrics": Lane(send, 2, 100), "params": Lane(send, 10, 100)}, "server")
+    assert outbox.backlog() == Backlog()
+    outbox.put("metrics", [1, 2, 3])
+    outbox.put("params", [4])
+    time.sleep(0.2)
+    behind = outbox.backlog()
+    assert behind.num_waiting == 4 and behind.seconds >= 0.2
+    outbox.put("metrics", [5])
+    assert outbox.backlog().seconds >= behind.seconds, "since everything was delivered, not since the last item came"
+    is_away.clear()
+    deadline = time.monotonic() + 10
+    while outbox.backlog() != Backlog() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert outbox.backlog() == Backlog() and sorted(took) == [1, 2, 3, 4, 5]
+    outbox.close(1.0)
