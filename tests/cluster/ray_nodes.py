@@ -46,6 +46,7 @@ class Head:
         line = [
             Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={self.port}",
             "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}",
+            f"--dashboard-agent-listen-port={_free_port()}",  # its default belongs to the first Ray of a machine
             "--num-cpus=3", f"--object-store-memory={150 * 2**20}", f"--temp-dir={self.folder}/ray",
             "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats",
         ]  # fmt: skip

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylejobs.config.schema import StylizeConfig
@@ -85,6 +85,7 @@ class TestDataset:
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=40) | st.sampled_from(HOSTILE)
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS, TEXTS)
 def test_verdicts_of_any_text_can_be_read_and_link_to_nothing(name: str, words: str, uri: str) -> None:
     verdict = {
