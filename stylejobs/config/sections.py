@@ -27,7 +27,8 @@ PATTERN_WORDS = {
 Fraction = Annotated[float, Field(ge=0, le=1)]
 FractionRange = Annotated[str, Field(pattern=RANGE_PATTERN)]
 Precision = Literal["float32", "bf16"]
-_CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+# A secret may hold slashes; a bucket holds no colon, unless it is an access point's ARN.
+_CREDENTIALS = re.compile(r"://(?!arn:)[^/@\s]*:\S*@")
 
 
 def refuse(reason: str) -> PydanticCustomError:

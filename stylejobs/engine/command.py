@@ -75,7 +75,9 @@ def _run(
         result = recipe(loaded.config)
     except (Exception, KeyboardInterrupt) as error:
         result = failure(verb, error)
-    result = result.with_(seconds=round(time.monotonic() - started, 3))
+    result = result.with_(
+        seconds=round(time.monotonic() - started, 3), message=result.message and _for_logs(result.message)
+    )
     resume = shlex.join(["python", "-m", f"pipelines.{verb}", *_with_resume(arguments, result.resume_with)])
     if result.record_uri:
         result = _keep(_resumable(result, resume))
@@ -140,10 +142,19 @@ def spoilt(result: JobResult, error: StylejobsError) -> JobResult:
     return result.with_(message=message, exit_code=result.exit_code or error.exit_code)
 
 
+def _for_logs(text: str) -> str:
+    """A text for terminals and CI logs: without secrets, which errors of other libraries may quote, and without control
+    characters, which names from data may hold and terminals obey."""
+    from stylejobs.report.wording import to_printable
+    from stylejobs.tracking.client import redact
+
+    return str(to_printable(redact(text)))
+
+
 def failure(verb: str, error: BaseException) -> JobResult:
     """The result of a command that ended with an exception."""
     if os.environ.get("STYLEJOBS_DEBUG") == "1":
-        traceback.print_exception(error)
+        print(_for_logs("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
     if isinstance(error, KeyboardInterrupt):
         error = PartialError("stopped before the end")
     resume_with = getattr(error, "resume_with", None)

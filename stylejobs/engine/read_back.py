@@ -7,13 +7,13 @@ import hashlib
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from stylejobs.engine.findings import Findings
 from stylejobs.errors import SourceError, StorageError
 from stylejobs.records.schema import DEAD_LETTER_ID
 from stylejobs.storage import locations
 from stylejobs.storage.markers import Marker
+from stylejobs.storage.parquet_trust import read_dataset_table
 from stylejobs.storage.sinks import Part, read_part
 from stylejobs.storage.units import part_name
 
@@ -46,7 +46,7 @@ def read_written(dest: str, sink: str, marker: Marker, findings: Findings) -> Pa
     if not is_whole:
         findings.add("file_sha256", f"its {len(data):,} bytes are not those that were written: sha256 differs")
     try:
-        return read_part(dest, name) if sink != "parquet" else _parse(data)
+        return read_part(dest, name) if sink != "parquet" else _parse(data, name)
     except StorageError as error:
         # A parser that fails on damaged bytes looks like a storage that fails; whole bytes leave only the storage.
         if is_whole:
@@ -57,9 +57,9 @@ def read_written(dest: str, sink: str, marker: Marker, findings: Findings) -> Pa
     return None
 
 
-def _parse(data: bytes) -> Part:
+def _parse(data: bytes, name: str) -> Part:
     # Without the checksums of pages: the file's own digest is compared, and a damaged picture can be named.
-    table = pq.read_table(pa.BufferReader(data))
+    table = read_dataset_table(data, name)
     images = pc.struct_field(table["image"], "bytes")
     return Part(table.drop_columns(["image"]).to_pylist(), lambda row: images[row].as_py())
 
@@ -78,10 +78,10 @@ def read_dead_letters(dest: str, marker: Marker, findings: Findings) -> list[dic
         return []
     try:
         data = locations.read_bytes(locations.join(dest, name))
-        letters = pq.read_table(pa.BufferReader(data)).to_pylist()
+        letters = read_dataset_table(data, name).to_pylist()
         return [{**letter, "id": tuple(letter[column] for column in DEAD_LETTER_ID)} for letter in letters]
     except FileNotFoundError:
         findings.add("dead_letters", f"{name} is gone")
-    except _DAMAGE as error:
+    except (*_DAMAGE, SourceError) as error:
         findings.add("dead_letters", f"{name} cannot be read: {error}")
     return []

@@ -9,7 +9,6 @@ import hashlib
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stylejobs.engine.stylizer import Stylizer
 from stylejobs.engine.writer import Converted, Stopwatch
@@ -17,6 +16,7 @@ from stylejobs.errors import RowError
 from stylejobs.records.schema import DEAD_LETTER_ID
 from stylejobs.storage import locations
 from stylejobs.storage.markers import Marker
+from stylejobs.storage.parquet_trust import read_dataset_table
 from stylejobs.storage.unit_rows import UnitRows
 
 
@@ -58,16 +58,17 @@ class Retrier(Stylizer):
 
     def _read_letters(self, before: dict) -> list[dict]:
         place = locations.join(self._settings.dest, before["dead_letter"])
-        return pq.read_table(pa.BufferReader(locations.read_bytes(place))).to_pylist()
+        return read_dataset_table(locations.read_bytes(place), place).to_pylist()
 
     def _read_held(self, before: dict) -> pa.Table | None:
         """The rows that the unit has; None where they are not Parquet, or not those of its marker."""
         if before["file"] is None or not before["file"].endswith(".parquet"):
             return None
-        data = locations.read_bytes(locations.join(self._settings.dest, before["file"]))
+        place = locations.join(self._settings.dest, before["file"])
+        data = locations.read_bytes(place)
         if hashlib.sha256(data).hexdigest() != before["file_sha256"]:
             return None
-        return pq.read_table(pa.BufferReader(data))
+        return read_dataset_table(data, place)
 
 
 def _find_rows(rows: UnitRows, letters: list[dict]) -> dict[int, dict] | None:

@@ -223,7 +223,8 @@ def _unrecognised(data: bytes) -> DecodeError:
         return DecodeError("unsupported", f"{refused} is not read: convert it to JPEG, PNG, WebP, BMP, TIFF or GIF")
     if containers.starts_a_signature(data):
         return DecodeError("truncated", f"only {len(data)} bytes, not even a whole signature: fetch the file again")
-    return DecodeError("not_an_image", f"{len(data)} bytes that begin with {data[:12]!r}: no image signature")
+    # No more than a signature has: what is no picture may be somebody's secret, behind a link.
+    return DecodeError("not_an_image", f"{len(data)} bytes that begin with {data[:4]!r}: no image signature")
 
 
 def _check_size(height: int, width: int, limits: Limits) -> None:

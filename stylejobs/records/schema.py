@@ -86,9 +86,10 @@ def declared_features(schema: pa.Schema) -> dict[str, dict]:
     """Hugging Face features that the schema metadata declares, by column; empty when there are none."""
     try:
         declared = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return {}
-    return declared if isinstance(declared, dict) else {}
+    found = declared if isinstance(declared, dict) else {}
+    return {name: feature for name, feature in found.items() if isinstance(feature, dict)}
 
 
 def find_image_column(schema: pa.Schema, wanted: str | None, place: str) -> str:

@@ -80,5 +80,6 @@ def _one_line(text: object) -> str:
 
 
 def _cell(text: object) -> str:
-    """Words on one line that split no table, and in which no HTML has a meaning."""
-    return _one_line(text).replace("\\", "\\\\").replace("|", "\\|").replace("&", "&amp;").replace("<", "&lt;")
+    """Words on one line that split no table, link to nothing, call nobody, and in which no HTML has a meaning."""
+    escaped = re.sub(r"([\\|`\[\]])", r"\\\1", _one_line(text)).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"(?<!\w)@", "&#64;", escaped)

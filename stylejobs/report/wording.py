@@ -10,8 +10,9 @@ _SECRET_ASSIGNMENT = re.compile(
     r"(?i)((?:x-amz-(?:signature|credential|security-token)|signature|[\w-]*(?:secret|password|passwd|token|api[_-]?key|access[_-]?key)"
     r"[\w-]*)\s*[=:]\s*)[^&\s,;]+"
 )
-# Control characters and lone surrogates cannot be shown, and the latter cannot even be written as UTF-8.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0d-\x1f\x7f-\x9f\ud800-\udfff]")
+# Control characters and lone surrogates cannot be shown; the latter cannot even be written as UTF-8, and XML knows no
+# U+FFFE and U+FFFF.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0d-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 NOTHING = "\N{EN DASH}"
 
 

@@ -29,7 +29,8 @@ URI_COLUMN = "uri"
 _TYPICAL_BYTES = 128 * 2**10
 _MAX_URI_LENGTH = 2048
 _MAX_NAMED = 5
-_CREDENTIALS = re.compile(r"://[^/]*@")
+# A secret may hold slashes; a bucket holds no colon, unless it is an access point's ARN.
+_CREDENTIALS = re.compile(r"://([^/]*@|(?!arn:)[^/@]*:.*@)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 

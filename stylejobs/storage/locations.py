@@ -5,6 +5,7 @@ environment or profile, never from a URI or a config.
 """
 
 import contextlib
+import errno
 import io
 import os
 import uuid
@@ -112,13 +113,14 @@ def join(uri: str, *parts: str) -> str:
 def storage_errors(action: str, uri: str) -> Iterator[None]:
     """Turns what file systems raise into a StorageError that names the action and the place.
 
-    Reading what is not there, or a folder as if it were a file, is a FileNotFoundError with the URI as its text: only
-    the caller knows whether that is an error, and whose.
+    Reading what is not there, or as a file a folder or a circle of links, is a FileNotFoundError with the URI as its
+    text: only the caller knows whether that is an error, and whose.
     """
     try:
         yield
     except Exception as error:
-        is_no_file = isinstance(error, IsADirectoryError) and action == "read"
+        is_circle = isinstance(error, OSError) and error.errno == errno.ELOOP
+        is_no_file = (isinstance(error, IsADirectoryError) or is_circle) and action == "read"
         if is_no_file or (isinstance(error, FileNotFoundError | NotADirectoryError) and action != "write"):
             raise FileNotFoundError(uri) from error
         if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore"):
@@ -266,14 +268,15 @@ def remove_torn_files(uri: str) -> None:
 def list_files(uri: str) -> dict[str, dict]:
     """Every file under a folder, recursively: absolute URI -> {"size": bytes, "tag": etag or mtime}; sorted by URI.
 
-    Hidden names (starting with `.`) are left out. An absent folder gives an empty dict.
+    Hidden names (starting with `.`) are left out, and links to folders are not entered. An absent folder gives an empty
+    dict.
     """
     filesystem, path = split(uri)
     with storage_errors("list", uri):
         found = filesystem.find(path, detail=True)
     prefix = "" if is_local(filesystem) else "s3://"
     return {
-        prefix + name: _stat(info)
+        prefix + name: _stat_link(name) if info.get("islink") else _stat(info)
         for name, info in sorted(found.items())
         if not any(part.startswith(".") for part in name[len(path) :].split("/"))
     }
@@ -295,12 +298,21 @@ def stat(uri: str) -> dict:
     """`{"size": bytes, "tag": etag or mtime}` of one file: what tells a changed file from the same one."""
     filesystem, path = split(uri)
     with storage_errors("look at", uri):
-        return _stat(filesystem.info(path))
+        return _stat_link(path) if is_local(filesystem) and os.path.islink(path) else _stat(filesystem.info(path))
 
 
 def _stat(info: dict) -> dict:
     tag = info.get("ETag") or f"mtime:{info.get('mtime')}"
     return {"size": int(info["size"]), "tag": str(tag).strip('"')}
+
+
+def _stat_link(path: str) -> dict:
+    """Of the file that a link leads to, since fsspec tells now of the one and now of the other; else of the link."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        found = os.lstat(path)
+    return {"size": found.st_size, "tag": f"mtime:{found.st_mtime}"}
 
 
 def check_writable(uri: str) -> None:

@@ -128,7 +128,7 @@ def read_package(folder_uri: str) -> Package:
         return Package(**{**described, "styles": tuple(described["styles"]), "value_range": (-1.0, 1.0)})
     except FileNotFoundError:
         raise ModelError(f"{folder_uri}: not a model package (it has no model.json)") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{folder_uri}/model.json: not the description of a model package: {error}") from error
 
 

@@ -14,6 +14,7 @@ from stylejobs.errors import SourceError
 from stylejobs.records.schema import find_image_column
 from stylejobs.storage import filters, locations
 from stylejobs.storage.descriptors import Source, Unit, tag_of
+from stylejobs.storage.parquet_trust import check_schema
 
 _FOOTER_THREADS = 16
 _DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
@@ -114,9 +115,11 @@ def read_footer(uri: str) -> pq.FileMetaData:
 
 def _arrow_schema(footer: pq.FileMetaData, uri: str) -> pa.Schema:
     try:
-        return footer.schema.to_arrow_schema()
+        schema = footer.schema.to_arrow_schema()
     except _DAMAGE as error:
         raise _not_parquet(uri, error) from error
+    check_schema(schema, uri)
+    return schema
 
 
 def _not_parquet(uri: str, error: Exception) -> SourceError:

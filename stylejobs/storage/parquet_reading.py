@@ -13,6 +13,7 @@ from stylejobs.records.schema import find_image_column
 from stylejobs.storage import filters, locations
 from stylejobs.storage.descriptors import Unit
 from stylejobs.storage.parquet_plan import plain_type
+from stylejobs.storage.parquet_trust import check_inflation, check_schema
 from stylejobs.storage.unit_rows import UnitRows, concat_rows, no_columns
 
 _DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
@@ -85,6 +86,7 @@ def _open(unit: Unit) -> Iterator[pq.ParquetFile]:
     with locations.open_file(unit.source_uri, cache_type="none") as file:
         try:
             parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
+            check_schema(parquet.schema_arrow, unit.source_uri)
         except FileNotFoundError:
             raise
         except _DAMAGE as error:
@@ -102,6 +104,7 @@ def _read_row_groups(unit: Unit, carried_schema: pa.Schema) -> tuple[pa.Table, l
                 f"{unit.source_uri}: row groups {unit.row_groups} cannot be read: it has {parquet.num_row_groups} now; "
                 "run the command again"
             )
+        check_inflation(parquet.metadata, range(*unit.row_groups), unit.source_uri)
         groups = np.arange(*unit.row_groups)
         sizes = np.array([parquet.metadata.row_group(int(group)).num_rows for group in groups], int)
         num_rows = int(sizes.sum())

@@ -79,6 +79,9 @@ def _file_rows(unit: Unit, carried_schema: pa.Schema, places: list[str], images:
 
 
 def _read_file(place: str, max_bytes: int) -> bytes | RowError:
+    filesystem, path = locations.split(place)
+    if locations.is_local(filesystem) and os.path.islink(path) and not os.path.isfile(path):
+        return ReadError("not_an_image", f"{place}: a link that leads to no plain file")
     size = locations.stat(place)["size"]
     if size > max_bytes:
         return too_large(size, max_bytes)

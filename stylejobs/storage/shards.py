@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from stylejobs.errors import SourceError
 from stylejobs.storage import locations
+from stylejobs.storage.parquet_trust import check_schema
 
 _SIZED = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_string, pa.types.is_large_string)
 
@@ -103,10 +104,12 @@ def read_shard(uri: str, max_row_groups: int | None = None, columns: list[str] |
 
     Raises:
         FileNotFoundError: nothing is there.
+        SourceError: a column holds pickles.
         StorageError: it cannot be read.
     """
     filesystem, path = locations.split(uri)
     with locations.storage_errors("read", uri), filesystem.open(path, "rb") as file:
         parquet = pq.ParquetFile(file)
+        check_schema(parquet.schema_arrow, uri)
         groups = range(parquet.num_row_groups)[:max_row_groups]
         return parquet.read_row_groups(list(groups), columns=columns)

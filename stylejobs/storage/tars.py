@@ -12,7 +12,7 @@ import io
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from stylejobs.errors import DecodeError, RowError, SourceError
 from stylejobs.storage import locations
@@ -21,6 +21,12 @@ from stylejobs.storage.sources import IMAGE_ENDINGS
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _BLOCK_BYTES = 512
 _BUFFER_BYTES = 1 << 20
+# Of headers that carry a long name or attributes: tarfile reads them whole, whatever size they claim.
+_MAX_HEADER_BYTES = 1 << 20
+_LONG_HEADERS = frozenset("xgXLK")
+# Of a compressed tar: what it may always inflate to, and how many times its own bytes.
+_ALWAYS_BYTES = 1 << 26
+_MAX_RATIO = 64
 _DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
@@ -88,15 +94,39 @@ def read_samples(uri: str, max_bytes: int, max_samples: int | None = None) -> li
     return list(samples.values())
 
 
-class _Tape:
-    """Hands out blocks and remembers the last, which is where tarfile stopped: it reads no block ahead."""
+class _Header(tarfile.TarInfo):
+    """A header, refused where it announces more text than any name needs."""
 
-    def __init__(self, stream: io.BufferedIOBase):
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        if header.type.decode("latin-1") in _LONG_HEADERS and header.size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {header.size:,} bytes, the limit is {_MAX_HEADER_BYTES:,}")
+        return header
+
+
+class _Tape:
+    """Hands out blocks and remembers the last, which is where tarfile stopped: it reads no block ahead.
+
+    Args:
+        stream: the tar, decompressed.
+        num_read: how many bytes of the file have been read so far; None where nothing is decompressed.
+    """
+
+    def __init__(self, stream: io.BufferedIOBase, num_read: Callable[[], int] | None):
         self._stream = stream
+        self._num_read = num_read
+        self._num_bytes = 0
         self.block = b""
 
     def read(self, size: int) -> bytes:
         self.block = self._stream.read(size)
+        self._num_bytes += len(self.block)
+        if self._num_read and self._num_bytes > max(_ALWAYS_BYTES, _MAX_RATIO * self._num_read()):
+            raise tarfile.ReadError(
+                f"it inflates to more than {_MAX_RATIO} times its size, which pictures do not; if you trust it, "
+                "decompress it yourself"
+            )
         return self.block
 
     def check_end(self) -> None:
@@ -105,10 +135,10 @@ class _Tape:
         The marker is two blocks of zeros; a file that ends within them has lost nothing. Reading on to the end of the
         file has the decompressor check its checksum.
         """
-        marker = self.block + self._stream.read(_BLOCK_BYTES)
+        marker = self.block + self.read(_BLOCK_BYTES)
         if len(marker) < _BLOCK_BYTES or any(marker):
             raise tarfile.ReadError("it ends without an end marker, or a member's header is damaged")
-        while self._stream.read(_BUFFER_BYTES):
+        while self.read(_BUFFER_BYTES):
             continue
 
 
@@ -117,8 +147,9 @@ def _members(uri: str, max_bytes: int) -> Iterator[tuple[str, bytes | RowError]]
     with locations.open_file(uri) as file:
         stream = io.BufferedReader(file, _BUFFER_BYTES)
         try:
-            tape = _Tape(_decompressed(stream))
-            with tarfile.open(fileobj=tape, mode="r|", bufsize=_BLOCK_BYTES) as tar:
+            inside = _decompressed(stream)
+            tape = _Tape(inside, None if inside is stream else stream.tell)
+            with tarfile.open(fileobj=tape, mode="r|", bufsize=_BLOCK_BYTES, tarinfo=_Header) as tar:
                 for member in tar:
                     is_hidden = member.name.rpartition("/")[2].startswith(".")  # such as what macOS adds
                     if member.isfile() and not is_hidden:

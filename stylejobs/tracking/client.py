@@ -35,7 +35,10 @@ _ENVIRONMENT = {
 }
 # Forced: at the end of a run MLflow prints its link, with the password of the URI, on stdout, where the result goes.
 _FORCED_ENVIRONMENT = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SECRETS = (
+    "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN",
+)  # fmt: skip
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 _NOISY = ("mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store", "mlflow.tracking", "alembic")

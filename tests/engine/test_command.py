@@ -143,10 +143,15 @@ class TestErrors:
         assert ended.exit_code == ended.result["exit_code"] == 2
         assert "did you mean 'source'?" in ended.err and "model" in ended.err
 
-    def test_messages_of_any_text_stay_one_json_line(self, run: Callable[..., Ended]) -> None:
+    def test_messages_of_any_text_stay_one_json_line_and_no_terminal_obeys_them(
+        self, run: Callable[..., Ended]
+    ) -> None:
         text = 'two\nlines, "quotes", ü \u2028 \x1b[31m'
         ended = run(errors.SourceError(text))
-        assert len(ended.out.split("\n")) == 2 and ended.result["message"] == f"stylize: {text}"
+        assert (
+            len(ended.out.split("\n")) == 2
+            and ended.result["message"] == f"stylize: {text.replace(chr(27), chr(0xFFFD))}"
+        )
 
 
 class TestFlags:
