@@ -39,10 +39,14 @@ stack-demo: $(READY) ## ingest, train, evaluate, promote and stylize on the stac
 stack-down: $(READY) ## end what stack-up has started, and nothing else
 	$(BIN)/python -m infra.stack.run down
 
-check: $(READY) ## format, lint and the floors of the house
+check: $(READY) ## format, lint, the floors of the house, and known holes in the packages of the lock
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/python infra/audit.py
+
+audit: $(READY) ## known holes in the packages of the lock alone; without a network it says so and passes
+	$(BIN)/python infra/audit.py
 
 format: $(READY) ## rewrite the code in the house format
 	$(BIN)/ruff format .
@@ -76,4 +80,4 @@ clean: ## remove what demo and tests leave behind (not .venv, not the MLflow sto
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-.PHONY: setup demo test faults faults-s3 cluster stack-up stack-demo stack-down check format lock bench bench-scale bench-train bench-gates downstream methods clean help
+.PHONY: setup demo test faults faults-s3 cluster stack-up stack-demo stack-down check audit format lock bench bench-scale bench-train bench-gates downstream methods clean help

@@ -11,55 +11,20 @@ import os
 import uuid
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from stylejobs.errors import SourceError, StorageError
 from stylejobs.storage import trouble
+from stylejobs.storage.s3_client import open_s3
 
 SCHEMES = ("file", "s3")
-
-# A request is sent up to six times, in about fifteen seconds, more slowly where the server throttles. s3fs sends again
-# what botocore does not, a body that broke off; and what botocore has given up, since it cannot tell: 18 times in all.
-_S3_OPTIONS = {
-    "config_kwargs": {
-        "retries": {"mode": "adaptive", "total_max_attempts": 6},
-        "connect_timeout": 10,
-        "read_timeout": 15,
-        "max_pool_connections": 32,
-    },
-    "use_listings_cache": False,
-}
-_S3_ROUNDS = 3
 
 
 @cache
 def _filesystem(scheme: str) -> fsspec.AbstractFileSystem:
-    if scheme == "file":
-        return LocalFileSystem()
-    from botocore.exceptions import FlexibleChecksumError
-    from s3fs.core import add_retryable_error
-
-    add_retryable_error(FlexibleChecksumError)  # a body that was changed on its way
-    filesystem = fsspec.filesystem("s3", session=_counting_session(), **_S3_OPTIONS)
-    filesystem.retries = _S3_ROUNDS
-    return filesystem
-
-
-def _counting_session() -> object:
-    """A session of S3's client that tells when a request is sent again."""
-    from aiobotocore.session import AioSession  # takes a second, which local paths need not wait for
-
-    session = AioSession()
-    session.register("needs-retry.s3", _tell_retry)
-    return session
-
-
-def _tell_retry(attempts: int, operation: Any, **rest: object) -> None:
-    if attempts > 1:
-        trouble.tell("retry", operation.name)
+    return open_s3() if scheme == "s3" else LocalFileSystem()
 
 
 def split(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:

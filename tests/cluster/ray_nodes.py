@@ -8,20 +8,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.stack.servers import Server, free_port, ray_head, ray_worker
+from infra.stack.servers import RAY_IP, Server, free_port, ray_head, ray_worker
 
 
 class Cluster:
     """A head node that wants a token, and nodes that join it.
 
     Attributes:
+        folder: of its logs, Ray's sessions among them.
         environment: for commands that may use it; without the token's variables they are refused.
     """
 
     def __init__(self, folder: Path, environment: dict[str, str]):
-        self._folder, self._port = folder, free_port()
-        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-        self.environment = {**token, "HOME": str(folder)}
+        self.folder, self.token, self._port = folder, secrets.token_hex(16), free_port()
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "HOME": str(folder)}
         self._given = {**self.environment, **environment}
         self.head = ray_head(folder, folder / "ray", 3, self._given, self._port)
         self.nodes: list[Server] = []
@@ -33,7 +33,7 @@ class Cluster:
     @property
     def address(self) -> str:
         """Where a driver on this machine connects."""
-        return f"127.0.0.1:{self._port}"
+        return f"{RAY_IP}:{self._port}"
 
     def start(self) -> None:
         """Starts the head, and waits until it answers."""
@@ -42,7 +42,7 @@ class Cluster:
     def add_node(self, num_cpus: int) -> Server:
         """Starts a node, and waits until the head counts it."""
         name = f"node-{len(self.nodes)}"
-        node = ray_worker(name, self._folder, self.head, self._port, num_cpus, self._given)
+        node = ray_worker(name, self.folder, self.head, self._port, num_cpus, self._given)
         self.nodes.append(node)
         node.wait()
         return node

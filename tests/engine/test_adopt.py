@@ -211,13 +211,13 @@ def test_a_registry_that_is_away(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_storage_that_is_away(monkeypatch: pytest.MonkeyPatch):
-    from stylejobs.storage import locations
+    from stylejobs.storage import locations, s3_client
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     options = {"config_kwargs": {"retries": {"max_attempts": 1}, "connect_timeout": 1}}
-    monkeypatch.setattr(locations, "_S3_OPTIONS", options)  # instead of minutes of patience
+    monkeypatch.setattr(s3_client, "OPTIONS", options)  # instead of minutes of patience
     locations._filesystem.cache_clear()
     with pytest.raises(StorageError, match=r"cannot read s3://models/net\.pth"):
         adopted("cyclegan", "s3://models/net.pth")

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.cluster.ray_nodes import Head, ray_head
+from tests.cluster.ray_nodes import Cluster, ray_cluster_of
 from tests.conftest import Outcome
 from tests.faults.mlflow_server import Server, free_port
 from tests.security.test_permissions import wide
@@ -54,12 +54,12 @@ def private() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def head(private: None) -> Iterator[Head]:
+def head(private: None) -> Iterator[Cluster]:
     """Its nodes hold the secrets in their own environment, as those of a cluster do."""
     with pytest.MonkeyPatch.context() as patch:
         for name, secret in SECRETS.items():
             patch.setenv(name, secret)
-        with ray_head() as head:
+        with ray_cluster_of() as head:
             yield head
 
 
@@ -86,13 +86,13 @@ def place(private: None, tmp_path_factory: pytest.TempPathFactory, photos: dict[
 
 
 @pytest.fixture(scope="module")
-def run(head: Head, mlflow: Server, place: Path) -> Callable[..., Outcome]:
+def run(head: Cluster, mlflow: Server, place: Path) -> Callable[..., Outcome]:
     """run("stylize", ...): a verb as a command, with every secret in its environment and one in MLflow's URI."""
     uri = mlflow.uri.replace("://", f"://{SECRETS['MLFLOW_TRACKING_USERNAME']}:{IN_URI}@")
 
     def call(verb: str, *arguments: str, **changes: str) -> Outcome:
         environment = {
-            **os.environ, **SECRETS, **head.environment, "RAY_ADDRESS": f"127.0.0.1:{head.port}",
+            **os.environ, **SECRETS, **head.environment, "RAY_ADDRESS": head.address,
             "MLFLOW_TRACKING_URI": uri, "TMPDIR": str(place / "tmp"), "STYLEJOBS_DEBUG": "1", **changes,
         }  # fmt: skip
         line = [sys.executable, "-m", f"pipelines.{verb}", *arguments]
@@ -107,7 +107,7 @@ def run(head: Head, mlflow: Server, place: Path) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="module")
 def ran(
-    run: Callable[..., Outcome], head: Head, mlflow: Server, tmp_path_factory: pytest.TempPathFactory
+    run: Callable[..., Outcome], head: Cluster, mlflow: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Outcome]:
     """The path of a model and of images; then runs that fail while they hold the secrets."""
     own = tmp_path_factory.mktemp("own")
@@ -146,7 +146,7 @@ def test_the_runs_are_what_they_should_be(ran: dict[str, Outcome]) -> None:
     assert codes == {name: failed.get(name, 0) for name in ran}, "\n".join(outcome.stderr for outcome in ran.values())
 
 
-def test_no_secret_is_left_anywhere(ran: dict[str, Outcome], head: Head, mlflow: Server, place: Path) -> None:
+def test_no_secret_is_left_anywhere(ran: dict[str, Outcome], head: Cluster, mlflow: Server, place: Path) -> None:
     needles = spellings({**SECRETS, "MLFLOW_TRACKING_URI": IN_URI, "RAY_AUTH_TOKEN": head.token})
     places = {"work": place, "Ray": head.folder, "MLflow": mlflow.database.parent}
     searched: dict[str, int] = {}
