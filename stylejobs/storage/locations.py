@@ -17,14 +17,19 @@ from fsspec.implementations.local import LocalFileSystem
 
 from stylejobs.errors import SourceError, StorageError
 from stylejobs.storage import trouble
-from stylejobs.storage.s3_client import open_s3
 
 SCHEMES = ("file", "s3")
+# Whose errors are not OSErrors.
+_S3_CLIENTS = ("botocore", "aiobotocore", "aiohttp")
 
 
 @cache
 def _filesystem(scheme: str) -> fsspec.AbstractFileSystem:
-    return open_s3() if scheme == "s3" else LocalFileSystem()
+    if scheme == "file":
+        return LocalFileSystem()
+    from stylejobs.storage.s3_client import open_s3  # takes a second, which local paths need not wait for
+
+    return open_s3()
 
 
 def split(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -88,7 +93,7 @@ def storage_errors(action: str, uri: str) -> Iterator[None]:
         is_no_file = (isinstance(error, IsADirectoryError) or is_circle) and action == "read"
         if is_no_file or (isinstance(error, FileNotFoundError | NotADirectoryError) and action != "write"):
             raise FileNotFoundError(uri) from error
-        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore"):
+        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _S3_CLIENTS:
             trouble.tell("error", action)
             detail = str(error) or type(error).__name__
             raise StorageError(
@@ -123,7 +128,7 @@ def read_bytes(uri: str) -> bytes:
     with storage_errors("read", uri):
         if is_local(filesystem):
             return filesystem.cat_file(path)
-        # As one request: in parts, s3fs asks for the size first, and does not repeat a part that broke off.
+        # As one request: in parts, s3fs would ask for the size first.
         return filesystem.cat_file(path, max_concurrency=1)
 
 

@@ -51,6 +51,7 @@ PASSING_WRITE = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", PASSING | PASSING_READ)
 def test_a_read_survives_what_passes(name: str, place: str, proxy: FaultProxy) -> None:
     fault = (PASSING | PASSING_READ)[name]
@@ -60,6 +61,7 @@ def test_a_read_survives_what_passes(name: str, place: str, proxy: FaultProxy) -
     assert fault.happened == fault.times
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", PASSING_READ)
 def test_a_read_in_parts_survives_what_passes(name: str, place: str, proxy: FaultProxy) -> None:
     fault = PASSING_READ[name]
@@ -70,6 +72,7 @@ def test_a_read_in_parts_survives_what_passes(name: str, place: str, proxy: Faul
     assert fault.happened == fault.times
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", PASSING | PASSING_WRITE)
 def test_a_write_survives_what_passes(name: str, place: str, proxy: FaultProxy, s3: S3Place) -> None:
     fault = (PASSING | PASSING_WRITE)[name]
@@ -91,6 +94,7 @@ def test_who_created_a_file_knows_it_though_the_server_said_that_it_failed(place
         assert proxy.faults[0].happened == 1
 
 
+@pytest.mark.faults
 def test_a_large_read_that_is_cut_is_read_again(place: str, proxy: FaultProxy) -> None:
     data = bytes(range(256)) * (LARGE_BYTES // 256)
     locations.write_atomic(f"{place}/large", data)
@@ -99,6 +103,7 @@ def test_a_large_read_that_is_cut_is_read_again(place: str, proxy: FaultProxy) -
     assert proxy.faults[0].happened == 1
 
 
+@pytest.mark.faults
 def test_an_upload_that_fails_in_a_part_leaves_nothing(place: str, proxy: FaultProxy, s3: S3Place) -> None:
     proxy.faults = [Fault(method="PUT", query="partNumber=2", status=403, code="AccessDenied")]
     with pytest.raises(StorageError, match=f"cannot write {place}/large"):
@@ -114,6 +119,7 @@ def test_a_body_that_was_changed_on_its_way_is_not_believed(place: str, proxy: F
     assert proxy.faults[0].happened == 1
 
 
+@pytest.mark.faults
 def test_a_folder_of_thousands_is_listed_once(s3: S3Place, proxy: FaultProxy) -> None:
     place = s3.fresh()
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
