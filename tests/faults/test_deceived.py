@@ -18,7 +18,7 @@ from stylejobs.tracking.registry import resolve_version
 from tests.faults.conftest import NUM_UNITS, ROWS, assert_whole, contents, save_slow_model, write_source
 from tests.faults.processes import Job
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
 
 def test_two_commands_on_one_dest(start: Callable[..., Job], undisturbed: dict[str, bytes]) -> None:
@@ -54,7 +54,6 @@ def test_a_row_group_that_is_damaged(start: Callable[..., Job], own_source: Path
     ]
 
 
-@pytest.mark.faults
 def test_a_source_that_is_replaced_while_the_job_runs(
     start: Callable[..., Job], own_source: Path, photos: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
@@ -70,7 +69,6 @@ def test_a_source_that_is_replaced_while_the_job_runs(
     assert_whole(job.dest, contents(fresh.dest))
 
 
-@pytest.mark.faults
 def test_an_alias_that_moves_while_the_job_runs(
     start: Callable[..., Job], slow_model: str, tracking_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +110,6 @@ def small_disk(tmp_path: Path, slow_model: str) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.faults
 def test_a_disk_that_is_full(
     start: Callable[..., Job], small_disk: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -128,7 +125,6 @@ def test_a_disk_that_is_full(
     assert_whole(job.dest, undisturbed)
 
 
-@pytest.mark.faults
 def test_a_file_that_is_truncated_and_one_that_is_deleted(
     start: Callable[..., Job], undisturbed: dict[str, bytes], command: Callable
 ) -> None:
@@ -146,7 +142,6 @@ def test_a_file_that_is_truncated_and_one_that_is_deleted(
     assert command("verify", "dest=out", "cluster.object_store_mb=100").exit_code == 0
 
 
-@pytest.mark.faults
 def test_a_clock_that_jumps(
     verb: Callable, shards: Path, slow_model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
