@@ -258,15 +258,14 @@ def ray_head(
 def ray_worker(
     name: str, folder: Path, head: Server, head_port: int, num_cpus: int, environment: Mapping[str, str]
 ) -> Server:
-    """A node that joins a head's cluster; it answers when the head counts one node more than now.
+    """A node that joins a head's cluster; it answers when it says so, since a head counts dead nodes for a while.
 
     It has a folder of its own for sessions, as nodes of other machines have: each deletes what it no longer needs.
     """
-    token = environment["RAY_AUTH_TOKEN"]
-    before = _count_nodes(head.url, token)
+    log = folder / f"{name}.log"
     role = [f"--address={RAY_IP}:{head_port}", f"--temp-dir={folder}/{name}"]
     return _ray_node(
-        name, folder, role, num_cpus, environment, head.url, lambda: _count_nodes(head.url, token) > before
+        name, folder, role, num_cpus, environment, head.url, lambda: "Ray runtime started" in log.read_text()
     )
 
 
