@@ -216,9 +216,8 @@ def _job_file(job: Loaded) -> str:
     """The job's configuration as one file: what differs from the defaults, with places that mean the same there."""
     described, values, local = list_fields(CONFIGS[job.verb]), {}, []
     for key, value in flatten(job.config).items():
-        moved = value
-        if is_place(described[key]) or key in _NAME_OR_PLACE:
-            moved = _absolute(value, is_place(described[key]))
+        place = is_place(described[key])
+        moved = _absolute(value, place) if place or key in _NAME_OR_PLACE else value
         if moved != value:
             local.append(f"{key}={moved}")
         if moved != described[key].get_default(call_default_factory=True):

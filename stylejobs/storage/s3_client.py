@@ -61,8 +61,9 @@ class PatientS3(S3FileSystem):
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> S3File:
         file = super()._open(path, mode, **kwargs)
-        fetch = file._fetch_range
-        file._fetch_range = file.cache.fetcher = lambda *span: _patiently(lambda: fetch(*span))
+        if mode == "rb":  # one that is written has no cache
+            fetch = file.cache.fetcher
+            file.cache.fetcher = lambda *span: _patiently(lambda: fetch(*span))
         return file
 
 
