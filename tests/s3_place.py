@@ -10,7 +10,8 @@ import botocore.session
 import pytest
 from s3fs import S3FileSystem
 
-from infra.stack.servers import S3Keys, Server, s3_environment, s3_server
+from infra.stack.processes import Server
+from infra.stack.servers import S3Keys, s3_environment, s3_server
 from stylejobs.storage import locations
 
 BUCKET = "tests"

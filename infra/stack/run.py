@@ -19,7 +19,8 @@ from pathlib import Path
 
 import s3fs
 
-from infra.stack.servers import S3Keys, Server, end, free_port, mlflow_server, ray_head, runs, s3_environment, s3_server
+from infra.stack.processes import Server, end, free_port, runs
+from infra.stack.servers import S3Keys, mlflow_server, ray_head, s3_environment, s3_server
 
 PLACE = Path("out/stack").resolve()
 ENVIRONMENT = PLACE / "env"

@@ -21,6 +21,15 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def widened(self, factor: float) -> "Interval":
+        """The same value and middle, `factor` times as wide.
+
+        >>> Interval(0.5, 0.25, 0.75).widened(2.0)
+        Interval(value=0.5, low=0.0, high=1.0)
+        """
+        more = 0.5 * (factor - 1.0) * (self.high - self.low)
+        return Interval(self.value, self.low - more, self.high + more)
+
 
 def bootstrap_interval(
     statistic: Callable[..., Tensor],

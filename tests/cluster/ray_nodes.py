@@ -3,12 +3,12 @@
 import contextlib
 import secrets
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.stack.servers import RAY_IP, Server, free_port, ray_head, ray_worker
+from infra.stack.processes import Server, free_port
+from infra.stack.servers import RAY_IP, ray_head, ray_worker
 
 
 class Cluster:
@@ -49,19 +49,11 @@ class Cluster:
 
     def kill(self) -> None:
         """SIGKILL to the head and all that it has started."""
-        kill(self.head)
+        self.head.kill()
 
     def end(self) -> None:
         for server in (*self.nodes, self.head):
-            kill(server)
-
-
-def kill(server: Server) -> None:
-    """SIGKILL to a node and all that it has started."""
-    if server.process is not None:
-        server.signal(signal.SIGKILL)
-        server.process.wait()
-        server.process = None
+            server.kill()
 
 
 @contextlib.contextmanager

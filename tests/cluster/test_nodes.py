@@ -1,11 +1,6 @@
 """Jobs on several Ray nodes and a real S3 server: a node is lost, one is added, the head forgets everything."""
 
-import itertools
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +9,8 @@ import pytest
 
 from stylejobs.storage import locations
 from stylejobs.storage.checkpoints import list_checkpoints
-from tests.cluster.ray_nodes import Cluster, kill, ray_cluster_of
-from tests.conftest import Outcome
+from tests.cluster.conftest import Sent
+from tests.cluster.ray_nodes import ray_cluster_of
 from tests.faults.conftest import NUM_UNITS, ROWS, save_slow_model, write_source
 from tests.faults.training_job import NUM_IMAGES, TINY, write_pictures
 from tests.s3_place import S3Place, used
@@ -46,53 +41,19 @@ def upload(s3: S3Place, place: str) -> Callable[[Path], str]:
 
 
 @pytest.fixture
-def begin(tmp_path: Path, tracking_store: str, s3: S3Place) -> Iterator[Callable[..., subprocess.Popen]]:
-    """begin(cluster, verb, *arguments): `submit` as a process."""
-    started: list[subprocess.Popen] = []
-    numbers = itertools.count()
-
-    def call(cluster: Cluster, verb: str, *arguments: str) -> subprocess.Popen:
-        line = [sys.executable, "-m", "pipelines.submit", verb, f"address={cluster.url}", "patience_seconds=5"]
-        environment = {**os.environ, **s3.environment, **cluster.environment, "MLFLOW_TRACKING_URI": tracking_store}
-        out, err = (open(tmp_path / f"{next(numbers)}.log", "w+") for _ in range(2))  # noqa: SIM115
-        started.append(
-            subprocess.Popen([*line, *arguments], cwd=tmp_path, stdout=out, stderr=err, text=True, env=environment)
-        )
-        started[-1].stdout, started[-1].stderr = out, err
-        return started[-1]
-
-    yield call
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def ended(process: subprocess.Popen, timeout: float = 600) -> Outcome:
-    """How it ended; what it said was written to files, which no full pipe can hold up."""
-    process.wait(timeout)
-    texts = []
-    for file in (process.stdout, process.stderr):
-        file.seek(0)
-        texts.append(file.read())
-    return Outcome(process.returncode, *texts)
-
-
-@pytest.fixture
 def stylize(upload: Callable[[Path], str], place: str, tmp_path: Path, photos: dict[str, np.ndarray]) -> list[str]:
     """The arguments of a job of many units; five actors need three nodes of two CPUs."""
     save_slow_model(tmp_path / "slow", seed=0)
     write_source(tmp_path / "in.parquet", photos["coffee"])
     return [
         f"source={upload(tmp_path / 'in.parquet')}", f"model={upload(tmp_path / 'slow')}", f"dest={place}/out",
-        "unit_mb=0.001", f"variants={_VARIANTS}", "cluster.actors=5", "gallery=0", "canary=0",
+        "unit_mb=0.001", f"variants={_VARIANTS}", "cluster.actors=5", "gallery=0", "canary=0", "patience_seconds=5",
     ]  # fmt: skip
 
 
-def wait_for_units(s3: S3Place, place: str, count: int, job: subprocess.Popen, timeout: float = 300) -> None:
-    deadline = time.monotonic() + timeout
-    while len(s3.keys(f"{place}/out/_stylejobs/units/")) < count:
-        assert job.poll() is None and time.monotonic() < deadline, ended(job).stderr
-        time.sleep(0.2)
+def num_done(s3: S3Place, place: str) -> int:
+    """Units."""
+    return len(s3.keys(f"{place}/out/_stylejobs/units/"))
 
 
 def assert_whole(s3: S3Place, place: str) -> None:
@@ -107,38 +68,38 @@ def assert_whole(s3: S3Place, place: str) -> None:
 
 
 def test_stylize_on_three_nodes_of_which_one_is_lost_and_one_is_added(
-    begin: Callable[..., subprocess.Popen], stylize: list[str], s3: S3Place, place: str
+    send: Callable[..., Sent], stylize: list[str], s3: S3Place, place: str
 ) -> None:
     with ray_cluster_of(3, s3.environment, num_cpus=2) as cluster:
-        job = begin(cluster, "stylize", *stylize)
-        wait_for_units(s3, place, 3, job)
-        kill(cluster.nodes[-1])
+        job = send(cluster, "stylize", *stylize, **s3.environment)
+        job.wait_until(lambda: num_done(s3, place) >= 3)
+        cluster.nodes[-1].kill()
         cluster.add_node(num_cpus=2)
-        done = ended(job)
+        done = job.ended()
     assert done.exit_code == 0, done.stderr
     assert done.result["rows"] == {"in": ROWS, "ok": ROWS, "bad": 0, "by_reason": {}, "written": ROWS * _VARIANTS}
     assert_whole(s3, place)
 
 
 def test_a_cluster_that_is_lost_whole_costs_what_was_in_hand(
-    begin: Callable[..., subprocess.Popen], stylize: list[str], s3: S3Place, place: str
+    send: Callable[..., Sent], stylize: list[str], s3: S3Place, place: str
 ) -> None:
     """As when KubeRay tries a job again: the next cluster's Ray is empty, and the place is on storage."""
     with ray_cluster_of(3, s3.environment, num_cpus=2) as cluster:
-        job = begin(cluster, "stylize", *stylize)
-        wait_for_units(s3, place, 3, job)
+        job = send(cluster, "stylize", *stylize, **s3.environment)
+        job.wait_until(lambda: num_done(s3, place) >= 3)
         cluster.end()
-        lost = ended(job)
+        lost = job.ended()
         assert lost.exit_code == 6 and "Traceback" not in lost.stderr, lost.stderr
     with ray_cluster_of(3, s3.environment, num_cpus=2) as cluster:
-        again = ended(begin(cluster, "stylize", *stylize))
+        again = send(cluster, "stylize", *stylize, **s3.environment).ended()
     assert again.exit_code == 0, again.stderr
     assert again.result["units"]["skipped"] >= 3
     assert_whole(s3, place)
 
 
 def test_train_on_two_nodes_of_which_one_is_lost(
-    begin: Callable[..., subprocess.Popen],
+    send: Callable[..., Sent],
     upload: Callable[[Path], str],
     tmp_path: Path,
     photos: dict[str, np.ndarray],
@@ -147,16 +108,21 @@ def test_train_on_two_nodes_of_which_one_is_lost(
 ) -> None:
     write_pictures(tmp_path, photos)
     content, style = upload(tmp_path / "photos"), upload(tmp_path / "paintings")
-    line = [*TINY, "worker_cpus=2", "min_workers=1", f"content={content}", f"style={style}", "name=nodes"]
+    line = [
+        *TINY,
+        "worker_cpus=2",
+        "min_workers=1",
+        "patience_seconds=5",
+        f"content={content}",
+        f"style={style}",
+        "name=nodes",
+    ]
     with ray_cluster_of(2, s3.environment, num_cpus=3) as cluster:
-        job = begin(cluster, "train", *line, f"storage={place}/runs")
-        deadline = time.monotonic() + 300
+        job = send(cluster, "train", *line, f"storage={place}/runs", **s3.environment)
         with used(s3.environment):
-            while not any(list_checkpoints(run) for run in locations.list_folders(f"{place}/runs")):
-                assert job.poll() is None and time.monotonic() < deadline, ended(job).stderr
-                time.sleep(0.5)
-        kill(cluster.nodes[0])
-        done = ended(job)
+            job.wait_until(lambda: any(map(list_checkpoints, locations.list_folders(f"{place}/runs"))))
+        cluster.nodes[0].kill()
+        done = job.ended()
     assert done.exit_code == 0, done.stderr
     assert "2 workers became 1" in done.stderr
     assert done.result["details"]["images_seen"] == NUM_IMAGES and done.result["model"]["version"] == "1"

@@ -110,6 +110,20 @@ def test_rebase_and_scores_have_their_ends_and_are_paired():
     assert style_score(half, identity, target) == less
 
 
+def test_a_gain_is_a_tenth_wider_than_the_percentile_bootstrap():
+    content, style, held = descriptors(40, 0), descriptors(50, 1, 0.8), descriptors(30, 2, 0.8)
+    kernel = RbfKernel.fit(content, style)
+    identity, target, half = (kernel.between(one, style) for one in (content, held, content + 0.4))
+    found = style_gain(half, identity, identity, target, seed=3, confidence=0.9)
+    rng = torch.Generator().manual_seed(0)
+    rows = [torch.randint(num, (20_000, num), generator=rng) for num in (40, 50)]
+    gap = (mmd2(identity) - mmd2(target)).item()
+    closed = (mmd2(identity, *rows) - mmd2(half, *rows)) / gap
+    low, high = closed.quantile(torch.tensor([0.05, 0.95]).double()).tolist()
+    assert found.high - found.low == pytest.approx(1.1 * (high - low), rel=0.06)
+    assert found.high + found.low == pytest.approx(high + low, rel=0.06)
+
+
 def test_wrong_panels_are_refused():
     content, style = descriptors(6, 0), descriptors(6, 1, 1.0)
     kernel = RbfKernel.fit(content, style)

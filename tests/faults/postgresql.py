@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.mlflow_server import free_port
+from infra.stack.processes import free_port
 
 _USERS = ("postgres", "nobody")
 

@@ -1,6 +1,5 @@
 """Evaluations through a real MLflow server that goes away at one kind of request: no verdict is half there."""
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from infra.stack.processes import Server
+from infra.stack.servers import mlflow_server
 from stylejobs.core.networks import build_network
 from stylejobs.engine.registering import register_folder
 from stylejobs.storage.packages import save_package
@@ -15,7 +16,7 @@ from stylejobs.tracking.evidence import list_evidence
 from stylejobs.tracking.mlflow_tracker import MlflowTracker
 from stylejobs.tracking.registry import ModelVersion, resolve_version
 from tests.conftest import Outcome
-from tests.faults.mlflow_server import Doorman, Server
+from tests.faults.doorman import Doorman
 from tests.pipelines.painters import NETWORK, OPTIONS, SIDE_PX, write_sets
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
@@ -31,12 +32,12 @@ STEPS = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
+    server = mlflow_server(tmp_path_factory.mktemp("server"))
     try:
         server.wait()
         yield server
     finally:
-        server.signal(signal.SIGKILL)
+        server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def version(server: Server, tmp_path_factory: pytest.TempPathFactory) -> ModelVe
     weights = build_network(NETWORK, **OPTIONS).state_dict()
     save_package(str(folder), NETWORK, OPTIONS, weights, {"amber": torch.zeros(0)}, {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        patch.setenv("MLFLOW_TRACKING_URI", server.url)
         with MlflowTracker.start("away", "registers") as run:
             return register_folder(str(folder), "away", run.run_id, {})
 
@@ -71,7 +72,7 @@ def evaluate(
     doors: list[Doorman] = []
 
     def call(let: Callable[[str], bool]) -> Outcome:
-        doors.append(Doorman(server.uri, let))
+        doors.append(Doorman(server.url, let))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", doors[-1].uri)
         return verb(
             "evaluate", f"model={version.uri}", f"data={sets[0]}", f"style={sets[1]}", "gates=gates.yaml", "images=50",
@@ -98,7 +99,7 @@ def test_a_server_that_is_away_at_one_step_ends_it_with_6_and_leaves_no_verdict(
     assert refused, "the step was not taken"
     assert outcome.exit_code == 6, outcome.stderr
     assert "MLflow" in outcome.stderr
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     found = resolve_version("models:/away/1")
     assert list_evidence(found) == []
     promoted = verb("promote", f"model={found.uri}", "gates=gates.yaml")
@@ -110,6 +111,6 @@ def test_afterwards_the_same_command_gives_its_verdict(
 ):
     outcome = evaluate(lambda line: True)
     assert outcome.exit_code == 0, outcome.stderr
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     evidence = list_evidence(resolve_version("models:/away/1"))
     assert [one.passed for one in evidence] == [True]

@@ -15,10 +15,12 @@ import pytest
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
 
+from infra.stack.processes import Server
+from infra.stack.servers import mlflow_server
 from stylejobs.tracking.client import open_client
 from stylejobs.tracking.evidence import VERDICT_FILE
 from stylejobs.tracking.registry import ModelVersion
-from tests.faults.mlflow_server import Doorman, Server
+from tests.faults.doorman import Doorman
 from tests.faults.postgresql import postgresql
 from tests.faults.promoting import Promotions, promotions, start_command
 from tests.tracking.judging import DEMO_GATES, aliases_of, judge, make_versions
@@ -45,8 +47,7 @@ class Place:
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "sqlite-disk":
-        server = Server(folder)
-        yield from _started(server, None)
+        yield from _started(mlflow_server(folder), None)
         return
     s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     s3.start()
@@ -64,7 +65,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     store.create_bucket(Bucket="artifacts")
     try:
         with postgresql() as database:
-            yield from _started(Server(folder, database, "s3://artifacts/mlflow", environment), store)
+            yield from _started(mlflow_server(folder, database, "s3://artifacts/mlflow", environment), store)
     finally:
         s3.stop()
 
@@ -72,16 +73,16 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def _started(server: Server, s3: object | None) -> Iterator[Place]:
     try:
         server.wait()
-        yield Place(server, open_client(server.uri), s3)
+        yield Place(server, open_client(server.url), s3)
     finally:
-        server.signal(signal.SIGKILL)
+        server.kill()
 
 
 @pytest.fixture
 def versions(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[ModelVersion]:
     """Three versions, each with a verdict that passed beside version 1, which is the champion."""
     place.server.wait()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.server.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.server.url)
     made = make_versions(place.client, next(_names), 3)
     for version in made[1:]:
         judge(place.client, version, baseline=made[0])
@@ -120,7 +121,7 @@ def test_commands_promote_and_roll_back(place: Place, versions: list[ModelVersio
     for arguments, after in zip(
         steps, [{"champion": "2", "previous": "1"}, {"champion": "1", "previous": "2"}], strict=True
     ):
-        command = start_command(tmp_path, place.server.uri, arguments)
+        command = start_command(tmp_path, place.server.url, arguments)
         out, error = command.communicate(timeout=300)
         assert command.returncode == 0, error
         assert json.loads(out.splitlines()[-1])["exit_code"] == 0 and aliases(place, two) == after
@@ -133,7 +134,7 @@ def test_of_two_commands_at_once_exactly_one_wins(
 ) -> None:
     """Held at the door until both want to make their claim, so that they really meet."""
     place.server.wait()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.server.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.server.url)
     for number in range(ROUNDS):
         one, two, three = make_versions(place.client, next(_names), 3)
         judge(place.client, two, baseline=one)
@@ -148,7 +149,7 @@ def test_of_two_commands_at_once_exactly_one_wins(
                 both.wait(100)
             return True
 
-        doorman = Doorman(place.server.uri, let)
+        doorman = Doorman(place.server.url, let)
         for runner, version in zip(pair, (two, three), strict=True):
             runner.start(doorman.uri, f"model={version.uri}", GATES)
         ends = [runner.finish() for runner in pair]
@@ -169,7 +170,7 @@ def test_a_server_that_goes_away_at_any_request_leaves_nothing_half_moved(
     one, two, _ = versions
     for allowed in itertools.count():
         count = itertools.count()
-        doorman = Doorman(place.server.uri, lambda line, count=count, allowed=allowed: next(count) < allowed)
+        doorman = Doorman(place.server.url, lambda line, count=count, allowed=allowed: next(count) < allowed)
         outcome = commands.run(doorman.uri, f"model={two.uri}", GATES)
         doorman.close()
         if outcome.exit_code == 0:
@@ -183,7 +184,7 @@ def test_a_server_that_goes_away_at_any_request_leaves_nothing_half_moved(
             assert moved, where
         else:
             assert "is not known" in outcome.stderr and not moved, where
-        again = commands.run(place.server.uri, f"model={two.uri}", GATES)
+        again = commands.run(place.server.url, f"model={two.uri}", GATES)
         assert again.exit_code == 0, (where, again.stderr)
         assert_whole(place, two)
         place.client.set_registered_model_alias(one.name, "champion", "1")
@@ -218,14 +219,14 @@ def test_a_command_that_is_killed_is_finished_by_the_next(
     def reached_after(seen: str) -> bool:
         return doorman.seen.count(line) > number and doorman.seen[-1] == seen and seen != line
 
-    doorman = Doorman(place.server.uri, let)
+    doorman = Doorman(place.server.url, let)
     pid = commands.start(doorman.uri, f"model={two.uri}", GATES)
     assert reached.wait(60), doorman.seen
     os.kill(pid, signal.SIGKILL)
     killed.set()
     assert commands.finish().exit_code == -signal.SIGKILL
     doorman.close()
-    again = commands.run(place.server.uri, f"model={two.uri}", GATES)
+    again = commands.run(place.server.url, f"model={two.uri}", GATES)
     assert again.exit_code == 0, again.stderr
     assert_whole(place, two)
 
@@ -238,16 +239,16 @@ def test_a_server_that_is_killed_at_the_move_and_comes_back(
 
     def let(line: str) -> bool:
         if line == ALIAS:
-            place.server.signal(signal.SIGKILL)
+            place.server.kill()
         return line != ALIAS
 
-    doorman = Doorman(place.server.uri, let)
+    doorman = Doorman(place.server.url, let)
     outcome = commands.run(doorman.uri, f"model={two.uri}", GATES)
     doorman.close()
     assert outcome.exit_code == 6 and "Whether champion of" in outcome.stderr and "is not known" in outcome.stderr
     place.server.wait()
     assert aliases(place, two) == {"champion": "1"}
-    assert commands.run(place.server.uri, f"model={two.uri}", GATES).exit_code == 0
+    assert commands.run(place.server.url, f"model={two.uri}", GATES).exit_code == 0
     assert_whole(place, two)
 
 
@@ -257,10 +258,10 @@ def test_verdicts_that_were_changed_or_are_about_other_weights_do_not_count(
     one, two, three = versions
     evidence = judge(place.client, two, baseline=one, edge_cosine=0.1)
     _replace_verdict(place, evidence.run_id)
-    outcome = commands.run(place.server.uri, f"model={two.uri}", GATES)
+    outcome = commands.run(place.server.url, f"model={two.uri}", GATES)
     assert outcome.exit_code == 4 and "was changed after it was written" in outcome.stderr
     place.client.set_model_version_tag(three.name, "3", "sha256", "9" * 64)
-    outcome = commands.run(place.server.uri, f"model={three.uri}", GATES)
+    outcome = commands.run(place.server.url, f"model={three.uri}", GATES)
     assert outcome.exit_code == 4 and f"the verdict is about {three.sha256}" in outcome.stderr
     assert aliases(place, two) == {"champion": "1"}
 
@@ -268,7 +269,7 @@ def test_verdicts_that_were_changed_or_are_about_other_weights_do_not_count(
 def _replace_verdict(place: Place, run_id: str) -> None:
     """Past MLflow, in the store itself: a verdict that failed says that it passed."""
     if place.s3 is None:
-        [path] = place.server.database.parent.rglob(f"{run_id}/artifacts/{VERDICT_FILE}")
+        [path] = place.server.folder.rglob(f"{run_id}/artifacts/{VERDICT_FILE}")
         path.write_text(path.read_text().replace('"passed": false', '"passed": true'))
         return
     listed = place.s3.list_objects_v2(Bucket="artifacts")["Contents"]

@@ -5,31 +5,31 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from infra.stack.processes import Server
+from infra.stack.servers import mlflow_server
 from stylejobs.tracking import mlflow_tracker
 from stylejobs.tracking.client import open_client
 from stylejobs.tracking.mlflow_tracker import MlflowTracker
-from tests.faults.mlflow_server import Server
 
 pytestmark = pytest.mark.slow
 
 
-def points(database: Path, run_id: str, name: str) -> list[tuple[int, float]]:
+def points(server: Server, run_id: str, name: str) -> list[tuple[int, float]]:
     """What the store itself holds, past all of MLflow."""
-    with closing(sqlite3.connect(database)) as connection:
+    with closing(sqlite3.connect(server.folder / "mlflow.db")) as connection:
         query = "select step, value from metrics where run_uuid = ? and key = ? order by step"
         return connection.execute(query, (run_id, name)).fetchall()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
+    server = mlflow_server(tmp_path_factory.mktemp("server"))
     yield server
-    server.signal(signal.SIGKILL)
+    server.kill()
 
 
 class Loop:
@@ -56,12 +56,12 @@ class Loop:
 
 def test_a_server_that_is_killed_and_comes_back_misses_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.wait()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     driver = MlflowTracker.start("away", "killed and back")
     worker = MlflowTracker.attach(driver.uri, driver.run_id)
     loop = Loop(worker)
     loop.run(2)
-    server.signal(signal.SIGKILL)
+    server.kill()
     loop.run(1)
     worker.log_params({"lr": 0.1})
     worker.set_tags({"stage": "away"})
@@ -77,9 +77,9 @@ def test_a_server_that_is_killed_and_comes_back_misses_nothing(server: Server, m
 
     assert delivery.complete and delivery.num_delivered == 2 * loop.step + 5
     assert driver.finish().complete
-    assert points(server.database, driver.run_id, "loss") == [(step, 1 / (step + 1)) for step in range(loop.step)]
-    assert points(server.database, driver.run_id, "rate") == [(step, 0.5 * step) for step in range(loop.step)]
-    client = open_client(server.uri)
+    assert points(server, driver.run_id, "loss") == [(step, 1 / (step + 1)) for step in range(loop.step)]
+    assert points(server, driver.run_id, "rate") == [(step, 0.5 * step) for step in range(loop.step)]
+    client = open_client(server.url)
     run = client.get_run(driver.run_id)
     assert run.info.status == "FINISHED" and run.data.params == {"lr": "0.1"} and run.data.tags["stage"] == "away"
     [found] = run.inputs.dataset_inputs
@@ -93,12 +93,15 @@ def test_a_server_that_never_comes_back_does_not_hold_the_end(
     server: Server, end: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.wait()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     monkeypatch.setattr(mlflow_tracker, "END_SECONDS", 1.0)
     started = MlflowTracker.start("away", "for good")
-    tracker = MlflowTracker(open_client(server.uri), started.run_id, uri=server.uri, flush_seconds=2.0)
+    tracker = MlflowTracker(open_client(server.url), started.run_id, uri=server.url, flush_seconds=2.0)
     loop = Loop(tracker)
-    server.signal(end)
+    if end == signal.SIGKILL:
+        server.kill()
+    else:
+        server.signal(end)
     try:
         loop.run(2)
         tracker.log_params({"lr": 0.1})

@@ -174,12 +174,11 @@ def closure(names: set[str]) -> set[str]:
 def test_what_only_developers_start_stays_out_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    # The MLflow server of infra/compose speaks to PostgreSQL, and through boto3 to S3.
-    needed = closure({*project["dependencies"], *extras["demo"], "psycopg2-binary"}) | {"boto3"}
+    needed = closure({*project["dependencies"], *extras["demo"], *extras["server"]})
     tools = {canonicalize_name(Requirement(text).name) for text in extras["test"]}
     gone = packages_that_go("runtime")
     assert gone == tools - needed
-    assert not gone & closure({"boto3", "psycopg2-binary"}) and "boto3" in closure({"moto[server]"})
+    assert not gone & closure(set(extras["server"]))
 
 
 _COMPUTES = """

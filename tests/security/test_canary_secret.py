@@ -28,9 +28,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from infra.stack.processes import Server, free_port
+from infra.stack.servers import mlflow_server
 from tests.cluster.ray_nodes import Cluster, ray_cluster_of
 from tests.conftest import Outcome
-from tests.faults.mlflow_server import Server, free_port
 from tests.security.test_permissions import wide
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(1800)]
@@ -65,11 +66,10 @@ def head(private: None) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def mlflow(private: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("mlflow"))
-    server.start()
+    server = mlflow_server(tmp_path_factory.mktemp("mlflow"))
     server.wait()
     yield server
-    server.signal(9)
+    server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def place(private: None, tmp_path_factory: pytest.TempPathFactory, photos: dict[
 @pytest.fixture(scope="module")
 def run(head: Cluster, mlflow: Server, place: Path) -> Callable[..., Outcome]:
     """run("stylize", ...): a verb as a command, with every secret in its environment and one in MLflow's URI."""
-    uri = mlflow.uri.replace("://", f"://{SECRETS['MLFLOW_TRACKING_USERNAME']}:{IN_URI}@")
+    uri = mlflow.url.replace("://", f"://{SECRETS['MLFLOW_TRACKING_USERNAME']}:{IN_URI}@")
 
     def call(verb: str, *arguments: str, **changes: str) -> Outcome:
         environment = {
@@ -120,7 +120,7 @@ def ran(
     done["stylize"] = run("stylize", "source=shards", "dest=out", "model=models:/m@candidate", *small)
     done["submit"] = run(
         "submit", "stylize", f"address={head.url}", "source=shards", "dest=sent", "model=builtin:moments",
-        "styles=style.png", *small, MLFLOW_TRACKING_URI=mlflow.uri,
+        "styles=style.png", *small, MLFLOW_TRACKING_URI=mlflow.url,
     )  # fmt: skip
     done["s3 away"] = run(
         "stylize", "source=s3://absent/in", "dest=lost", "model=builtin:moments", "styles=style.png",
@@ -148,7 +148,7 @@ def test_the_runs_are_what_they_should_be(ran: dict[str, Outcome]) -> None:
 
 def test_no_secret_is_left_anywhere(ran: dict[str, Outcome], head: Cluster, mlflow: Server, place: Path) -> None:
     needles = spellings({**SECRETS, "MLFLOW_TRACKING_URI": IN_URI, "RAY_AUTH_TOKEN": head.token})
-    places = {"work": place, "Ray": head.folder, "MLflow": mlflow.database.parent}
+    places = {"work": place, "Ray": head.folder, "MLflow": mlflow.folder}
     searched: dict[str, int] = {}
     leaks = []
     for name, root in places.items():
@@ -164,7 +164,7 @@ def test_no_secret_is_left_anywhere(ran: dict[str, Outcome], head: Cluster, mlfl
 
 
 def test_nothing_of_it_is_open_to_others(ran: dict[str, Outcome], mlflow: Server, place: Path) -> None:
-    assert wide(place) == {} and wide(mlflow.database.parent) == {}
+    assert wide(place) == {} and wide(mlflow.folder) == {}
 
 
 def test_the_search_finds_secrets_wherever_they_are(tmp_path: Path) -> None:
