@@ -101,7 +101,7 @@ class Keeper:
     Args:
         start: hexadecimal digits that all workers of this start share.
         tell: hears of every checkpoint, and of what went wrong.
-        last_good: the newest checkpoint so far.
+        last_good: the newest whole checkpoint so far; the first worker knows at once, the others at the next one.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Keeper:
     def keep(
         self, step: int, images_seen: int, score: float | None, shared: Mapping[str, Any], own: Mapping[str, Any]
     ) -> None:
-        """Copies the states and returns; they are written while the training goes on.
+        """Copies the states and returns; they are written while the training goes on. All workers must ask.
 
         Args:
             shared: see `Restored`; only the first worker's is looked at.
@@ -130,6 +130,7 @@ class Keeper:
             StorageError: an earlier one could not be written.
         """
         self.finish()
+        self.last_good = self._group.from_first(self.last_good)
         uri = checkpoint_uri(self._s.run_uri, step, self._start)
         parts = {worker_part(self._group.rank): _copy(own)}
         if self._group.is_first:
@@ -177,12 +178,16 @@ class Keeper:
             write_part(checkpoint.uri, name, part)
         if self._group.is_first:
             complete(checkpoint, self._s.retry_seconds)
+            self.last_good = checkpoint.uri
             score = "" if checkpoint.score is None else f", score {checkpoint.score:.4g}"
             self._tell(
                 f"checkpoint: step {checkpoint.step} ({checkpoint.images_seen:,} images{score}): {checkpoint.uri}"
             )
-            prune(self._s.run_uri, self._s.keep)
-        self.last_good = checkpoint.uri
+            try:
+                prune(self._s.run_uri, self._s.keep)
+            except StorageError as error:
+                # The next checkpoint deletes them too; a storage that stays away ends the training there.
+                self._tell(f"older checkpoints stay for now: {error}")
 
 
 def _copy(state: Mapping[str, Any]) -> Part:

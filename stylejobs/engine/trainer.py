@@ -79,10 +79,11 @@ def _resumable(run: RunRecord) -> Iterator[None]:
         if isinstance(error, KeyboardInterrupt):
             error = PartialError("stopped before the end")
         try:
-            has_checkpoint = bool(list_checkpoints(run.uri))
+            # A storage that failed is not asked once more, for minutes; the command that goes on will.
+            can_go_on = isinstance(error, StorageError) or bool(list_checkpoints(run.uri))
         except StorageError:
-            has_checkpoint = True  # nobody can say now; the command that goes on will
-        error.resume_with = f"resume={run.folder}" if has_checkpoint else None
+            can_go_on = True
+        error.resume_with = f"resume={run.folder}" if can_go_on else None
         raise error
 
 

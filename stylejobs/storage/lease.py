@@ -29,6 +29,11 @@ from stylejobs.storage.put import create
 BEAT_SECONDS = 10.0
 """Between two beats; read from the held lease, so that all versions agree about it."""
 _STALE_BEATS = 4
+_LAST_BEAT_SECONDS = 10.0
+"""For which the end of a job waits for a beat that is under way."""
+
+_left: set[str] = set()
+"""Owners in this process whose jobs have ended while the storage was away."""
 
 
 class Lease:
@@ -43,6 +48,7 @@ class Lease:
         self._uri, self._owner, self._beat_seconds = uri, owner, beat_seconds
         self._record = {"owner": owner, "verb": verb, "beat_seconds": beat_seconds, **this_process()}
         self._beat = 0
+        self._is_away = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, name="lease", daemon=True)
 
@@ -61,14 +67,21 @@ class Lease:
                     return
                 self._beat += 1
                 locations.write_atomic(self._uri, self._bytes())
+                self._is_away = False
             except StorageError:
                 # A storage that is away for a moment costs beats; if it stays away, the job's own writes say so.
-                continue
+                self._is_away = True
 
     def release(self) -> None:
-        """Gives the dataset free; where the storage is away, the lease grows old by itself."""
+        """Gives the dataset free; where the storage is away, the lease grows old by itself.
+
+        A storage that did not take the last beat is not asked: each question would cost a minute once more.
+        """
         self._stop.set()
-        self._thread.join()
+        self._thread.join(_LAST_BEAT_SECONDS)
+        if self._is_away or self._thread.is_alive():
+            _left.add(self._owner)
+            return
         # Why the job ended is what people must hear of, not that it could not tidy up.
         with suppress(StorageError):
             held = None if self.lost else _read(self._uri)
@@ -106,6 +119,8 @@ def hold(dest: str, verb: str, beat_seconds: float = BEAT_SECONDS) -> Iterator[L
 
 def _is_alive(uri: str, held: dict) -> bool:
     here = this_process()
+    if held["owner"] in _left:
+        return False
     if held["machine"] is not None and held["machine"] == here["machine"]:
         return _started(held["pid"]) == held["started"]
     deadline = time.monotonic() + _STALE_BEATS * held["beat_seconds"]

@@ -70,6 +70,28 @@ def test_a_storage_that_stays_away_ends_the_training_and_names_the_last_good_one
         keep.keep(30, 60, None, {"a": torch.ones(1)}, {})
 
 
+def test_old_checkpoints_that_cannot_be_deleted_stay_and_the_new_one_counts(tmp_path: Path) -> None:
+    told: list[str] = []
+    keep = keeper(tmp_path, told)
+    keep.keep(10, 20, None, {"a": torch.ones(1)}, {})
+    keep.finish()
+    marker = str(next(Path(keep.last_good).glob("checkpoint.json")))
+    if subprocess.run(["mount", "--bind", marker, marker], capture_output=True).returncode != 0:
+        pytest.skip("only root can make a file that cannot be deleted")
+    try:
+        for step in (20, 30):
+            keep.keep(step, 2 * step, None, {"a": torch.ones(1)}, {})
+        keep.finish()
+    finally:
+        subprocess.run(["umount", marker], check=True)
+    assert [checkpoint.step for checkpoint in list_checkpoints(str(tmp_path))] == [30, 20, 10]
+    assert keep.last_good.endswith("step-00000030-ab12")
+    assert told[-1].startswith("older checkpoints stay for now: cannot delete")
+    keep.keep(40, 80, None, {"a": torch.ones(1)}, {})
+    keep.finish()
+    assert [checkpoint.step for checkpoint in list_checkpoints(str(tmp_path))] == [40, 30]
+
+
 OUT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path

@@ -165,6 +165,19 @@ def test_what_lasts_ends_in_bounded_time(name: str, act: str, place: str, proxy:
 
 
 @pytest.mark.faults
+def test_the_end_of_a_job_does_not_wait_for_a_storage_that_is_away(place: str, proxy: FaultProxy) -> None:
+    with lease.hold(place, "stylize", beat_seconds=0.1):
+        proxy.faults = [away := Fault(status=503, code="SlowDown")]
+        while away.happened < 2:
+            time.sleep(0.1)
+        began = time.monotonic()
+    assert time.monotonic() - began < 15
+    proxy.faults = []
+    with lease.hold(place, "stylize") as taken:  # what was left there holds nobody up
+        assert taken.lost is None
+
+
+@pytest.mark.faults
 def test_a_server_that_never_answers_is_given_up(place: str, proxy: FaultProxy) -> None:
     proxy.faults = [Fault(delay_seconds=3600)]
     proxy.seen.clear()
