@@ -3,6 +3,7 @@
 Only unit descriptors and unit results pass through Ray; pixels never leave the actor that decoded them.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -27,8 +28,9 @@ from stylejobs.storage.markers import Marker, Markers
 from stylejobs.storage.sources import Source
 
 _MAX_FAILED_UNITS = 8
-# With nothing done between them: storage is away, and each has waited for it for minutes.
-_MAX_AWAY_IN_A_ROW = 3
+# Units that failed with nothing done between them, or the time [s] between the first and the last: storage is away.
+# Each has asked again and again, for a minute if there is an answer, for three if there is none.
+_MAX_AWAY_IN_A_ROW, _MAX_AWAY_SECONDS = 3, 120.0
 _COUNTED = ("rows_in", "rows_ok", "rows_bad", "rows_out", "bytes_in", "bytes_out")
 
 
@@ -74,7 +76,7 @@ class UnitJob:
         self._reasons: Counter[str] = Counter()
         self._balance: Counter[tuple[str, str]] = Counter()
         self._held = ExitStack()
-        self._away_in_a_row = 0
+        self._away_in_a_row: list[float] = []
 
     def open(self, plan: dict) -> None:
         """Takes `dest` for this job, or refuses; finds out what is done already."""
@@ -125,7 +127,7 @@ class UnitJob:
                 if answer.value is None:
                     continue
                 marker = Marker(**answer.value["marker"])
-                self._away_in_a_row = 0
+                self._away_in_a_row.clear()
                 self._add(marker)
                 self._books.add(marker)
                 record_unit(self.counted_as, marker, answer.seconds)
@@ -207,9 +209,16 @@ class UnitJob:
         self.failures.append(answer.failure)
         record("units", verb=self.counted_as, outcome="failed")
         self.failure_code = max(self.failure_code, answer.exit_code)
-        self._away_in_a_row += answer.exit_code == StorageError.exit_code
-        if len(self.failures) >= _MAX_FAILED_UNITS or self._away_in_a_row >= _MAX_AWAY_IN_A_ROW:
+        if len(self.failures) >= _MAX_FAILED_UNITS or self._is_away(answer):
             raise self._failure()
+
+    def _is_away(self, answer: Answer) -> bool:
+        """Whether this failure says that storage is away, rather than that it was for a moment."""
+        if answer.exit_code != StorageError.exit_code:
+            return False
+        self._away_in_a_row.append(time.monotonic())
+        lasted = self._away_in_a_row[-1] - self._away_in_a_row[0]
+        return len(self._away_in_a_row) >= _MAX_AWAY_IN_A_ROW or lasted >= _MAX_AWAY_SECONDS
 
     def _failure(self) -> StylejobsError:
         lines = "\n".join(f"  {failure}" for failure in self.failures)
