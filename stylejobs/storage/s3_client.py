@@ -4,6 +4,7 @@ botocore sends a request again that got no answer or an error. An answer that be
 server sent, is nobody's: not botocore's, not s3fs's where it lists. `PatientS3` asks again for those.
 """
 
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,14 +18,27 @@ from s3fs.core import S3File
 
 from stylejobs.storage import trouble
 
+_SILENCE_SECONDS = 15
+
+
+def _socket(address: tuple) -> socket.socket:
+    """A socket that the kernel gives up when the other side takes nothing for a while: aiohttp does not time that."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _SILENCE_SECONDS)
+    return made
+
+
 # A request is sent up to ten times, within about a minute, more slowly where the server throttles; one that is never
-# answered, within four. s3fs would multiply that by rounds of its own.
+# answered, within four, one whose body is never taken, within six. s3fs would multiply that by rounds of its own.
 OPTIONS = {
     "config_kwargs": {
         "retries": {"mode": "adaptive", "total_max_attempts": 10},
         "connect_timeout": 10,
-        "read_timeout": 15,
+        "read_timeout": _SILENCE_SECONDS,
         "max_pool_connections": 32,
+        "connector_args": {"socket_factory": _socket},
     },
     "use_listings_cache": False,
 }
@@ -71,7 +85,13 @@ def open_s3() -> PatientS3:
     """The file system of `s3://`, as the environment leads to it."""
     session = AioSession()
     session.register("needs-retry.s3", _tell_retry)
+    session.get_component("event_emitter").register_last("before-call.s3", _ask_no_leave)
     return PatientS3(session=session, **OPTIONS)
+
+
+def _ask_no_leave(params: dict[str, Any], **rest: object) -> None:
+    """Sends a body without asking the server first: aiohttp would wait for its leave for ever."""
+    params["headers"].pop("Expect", None)
 
 
 def _tell_retry(attempts: int, operation: Any, **rest: object) -> None:

@@ -23,7 +23,8 @@ from tests.engine.small_dataset import picture
 HOSTILE = [
     "<script>alert(1)</script>", '"onload="alert(1)', "' onmouseover='x", "</title><svg onload=alert(1)>", "<!--",
     "javascript:alert(1)", "[a](javascript:alert(1))", "![a](http://example.org/pixel)", "]]>", "&lt;script&gt;",
-    "a|b`c`", "\ud800", "\uffff", "\x00\x1b[2J", "line\n::error::fake", "---\npretty_name: x", "{{ 7*7 }}", "\u202eabc",
+    "a|b`c`", "\ud800", "\uffff", "\x00\x1b[2J", "line\n::error::fake", "---\npretty_name: x", "{{ 7919*6733 }}",
+    "\u202eabc",
 ]  # fmt: skip
 PRINTABLE = [text for text in HOSTILE if text.isprintable() or "\n" in text]
 
@@ -79,7 +80,7 @@ class TestDataset:
         assert yaml.safe_load(header)["configs"][0]["data_files"][0]["path"] == "data/*.parquet"
         without_code = re.sub(r"(`+).*?\1", "", body)
         assert not re.search(r"<(script|svg|b)|\]\((?!#)", without_code)
-        assert "49" not in without_code, "a template in data was filled in"
+        assert "53318627" not in without_code, "a template in data was filled in"
 
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=40) | st.sampled_from(HOSTILE)
