@@ -29,8 +29,8 @@ from stylejobs.storage.put import create
 BEAT_SECONDS = 10.0
 """Between two beats; read from the held lease, so that all versions agree about it."""
 _STALE_BEATS = 4
-_LAST_BEAT_SECONDS = 10.0
-"""For which the end of a job waits for a beat that is under way."""
+_LAST_BEAT_SECONDS = 30.0
+"""For which the end of a job waits for a beat that is under way: where a server throttles, one takes more than ten."""
 
 _left: set[str] = set()
 """Owners in this process whose jobs have ended while the storage was away."""

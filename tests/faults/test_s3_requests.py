@@ -171,7 +171,7 @@ def test_the_end_of_a_job_does_not_wait_for_a_storage_that_is_away(place: str, p
         while away.happened < 2:
             time.sleep(0.1)
         began = time.monotonic()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 45
     proxy.faults = []
     with lease.hold(place, "stylize") as taken:  # what was left there holds nobody up
         assert taken.lost is None
