@@ -122,6 +122,13 @@ def test_a_gain_is_wider_than_the_percentile_bootstrap_by_what_was_measured():
     assert found.high - found.low == pytest.approx(1.06 * (plain.high - plain.low))
     assert found.high + found.low == pytest.approx(plain.high + plain.low)
 
+    rng = torch.Generator().manual_seed(0)
+    rows = [torch.randint(num, (20_000, num), generator=rng) for num in (40, 50)]
+    closed = (mmd2(identity, *rows) - mmd2(half, *rows)) / gap
+    low, high = closed.quantile(torch.tensor([0.05, 0.95]).double()).tolist()
+    assert found.high - found.low == pytest.approx(1.06 * (high - low), rel=0.06)
+    assert found.high + found.low == pytest.approx(high + low, rel=0.06)
+
 
 def test_wrong_panels_are_refused():
     content, style = descriptors(6, 0), descriptors(6, 1, 1.0)
