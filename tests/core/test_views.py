@@ -1,9 +1,8 @@
-"""Views: the plain crop is today's bit for bit; the rest against Pillow, numpy and colorsys, which know no torch.
+"""Views: the plain crop is today's bit for bit; the rest against Pillow and numpy, which know no torch.
 
 What was drawn is measured on pictures made for it (ramps, greys, one red): the same seed draws the same for any image.
 """
 
-import colorsys
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from stylejobs.core.views import ViewOptions, random_view
+from tests.core.viewing import drawn_angle, most, noise, numbered, plain, seeded, view
 
 EVERYTHING = ViewOptions(
     32, rotation_degrees=180, scale=(0.25, 4), brightness=1, contrast=1, saturation=1, hue=0.5, mosaic=4
@@ -37,36 +37,6 @@ def options(draw: st.DrawFn, **fixed: object) -> ViewOptions:
         "mosaic": draw(st.integers(1, max(1, size_px // 4))),
     }
     return ViewOptions(**(drawn | fixed))
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def view(image_HWC: np.ndarray | torch.Tensor, options: ViewOptions, seed: int) -> np.ndarray:
-    return random_view(torch.as_tensor(np.ascontiguousarray(image_HWC)), options, seeded(seed)).numpy()
-
-
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def numbered(height: int, width: int, step: int = 1) -> np.ndarray:
-    """An image whose red is the row and whose green is the column, times `step`."""
-    rows, columns = np.mgrid[:height, :width] * step
-    return np.stack([rows, columns, 0 * rows], -1).astype(np.uint8)
-
-
-def plain(image_HWC: np.ndarray, size_px: int, seed: int) -> np.ndarray:
-    """Crop and flip, written plainly."""
-    draws = torch.rand(3, generator=seeded(seed), dtype=torch.float64).tolist()
-    top, left = (int(draw * (side - size_px + 1)) for draw, side in zip(draws[:2], image_HWC.shape[:2], strict=True))
-    crop_HWC = image_HWC[top : top + size_px, left : left + size_px]
-    return crop_HWC[:, ::-1] if draws[2] < 0.5 else crop_HWC
-
-
-def most(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(np.asarray(one, float) - np.asarray(other, float)).max())
 
 
 class TestEveryView:
@@ -166,17 +136,6 @@ class TestCropAndFlip:
             assert most(view(image_HWC, ViewOptions(16, load_px), seed), plain(scaled, 16, seed)) <= 1
 
 
-def drawn_angle(options: ViewOptions, seed: int) -> float:
-    """Degrees, from the slopes of a turned ramp."""
-    shown = view(numbered(64, 64, step=4), options, seed).astype(float)
-    y, x = np.mgrid[:64, :64] - 31.5
-    inside = np.hypot(x, y) < 25
-    plane = np.stack([x[inside], y[inside], np.ones(inside.sum())], -1)
-    (along, _, _), *_ = np.linalg.lstsq(plane, shown[..., 0][inside], rcond=None)
-    (across, _, _), *_ = np.linalg.lstsq(plane, shown[..., 1][inside], rcond=None)
-    return float(np.degrees(np.arctan2(along, across)))
-
-
 class TestGeometry:
     def test_a_turned_view_is_what_pillow_turns(self, photos):
         image_HWC = photos["chelsea"][100:164, 150:214]
@@ -233,89 +192,6 @@ class TestGeometry:
         shown = view(image_HWC, ViewOptions(16, flip=0, scale=(0.25, 0.25)), 0)
         tiled = np.pad(image_HWC, ((24, 24), (24, 24), (0, 0)), "symmetric").reshape(16, 4, 16, 4, 3).mean((1, 3))
         assert most(shown, tiled) <= 0.51
-
-
-def greys() -> np.ndarray:
-    return np.broadcast_to(np.arange(16, 112, 3, dtype=np.uint8)[:, None, None], (32, 32, 3))
-
-
-def two_colours() -> np.ndarray:
-    image_HWC = np.full((32, 32, 3), 128, np.uint8)
-    image_HWC[:16, :, 0], image_HWC[16:, :, 0] = 178, 78
-    return image_HWC
-
-
-# Option -> what Pillow calls it; a picture that no factor up to 1.6 clips; what of it grows with the factor alone.
-KINDS = {
-    "brightness": (ImageEnhance.Brightness, greys(), lambda one: one.mean()),
-    "contrast": (ImageEnhance.Contrast, greys() + 64, lambda one: one.std()),
-    "saturation": (ImageEnhance.Color, two_colours(), lambda one: (one[..., 0] - one[..., 2]).std()),
-}
-
-
-def drawn_factor(name: str, reach: float, seed: int) -> float:
-    _, image_HWC, measure = KINDS[name]
-    after, before = (
-        measure(view(image_HWC, options, seed).astype(float))
-        for options in (ViewOptions(32, **{name: reach}), ViewOptions(32))
-    )
-    return after / before
-
-
-def drawn_turns(reach: float, seed: int) -> float:
-    """Of the hue, from what becomes of red."""
-    red, green, blue = view(np.full((4, 4, 3), (255, 0, 0), np.uint8), ViewOptions(4, hue=reach), seed)[0, 0] / 255
-    return (colorsys.rgb_to_hsv(red, green, blue)[0] + 0.5) % 1 - 0.5
-
-
-class TestColour:
-    @pytest.mark.parametrize("seed", range(10, 16))
-    @pytest.mark.parametrize("names", [["brightness"], ["contrast"], ["saturation"], list(KINDS)])
-    def test_colours_are_those_of_pillow(self, photos, names, seed):
-        image_HWC = photos["flower"][100:132, 200:232]
-        wanted = Image.fromarray(np.ascontiguousarray(plain(image_HWC, 32, seed)))
-        for name in names:
-            factor = drawn_factor(name, 0.6, seed)
-            assert 0.4 <= factor <= 1.6 and abs(factor - 1) > 0.01
-            wanted = KINDS[name][0](wanted).enhance(factor)
-        shown = view(image_HWC, ViewOptions(32, **dict.fromkeys(names, 0.6)), seed)
-        # Pillow rounds down after every step, and later factors enlarge that.
-        assert most(shown, np.asarray(wanted)) <= (2 if len(names) == 1 else 5)
-
-    @pytest.mark.parametrize("seed", range(6))
-    def test_the_hue_turns_as_in_hsv(self, photos, seed):
-        image_HWC = photos["flower"][100:132, 200:232].copy()
-        image_HWC[:4] = np.arange(128).reshape(4, 32, 1) * 2
-        turns = drawn_turns(0.5, seed)
-        before, after = plain(image_HWC, 32, seed), view(image_HWC, ViewOptions(32, hue=0.5), seed)
-        for pixel, shown in zip(before.reshape(-1, 3), after.reshape(-1, 3), strict=True):
-            hue, saturation, value = colorsys.rgb_to_hsv(*pixel / 255)
-            assert most(shown / 255, colorsys.hsv_to_rgb((hue + turns) % 1, saturation, value)) <= 2 / 255
-
-    @pytest.mark.parametrize("name", KINDS)
-    def test_factors_fill_their_range(self, name):
-        factors = [drawn_factor(name, 0.3, seed) for seed in range(200)]
-        assert 0.69 < min(factors) < 0.73 and 1.27 < max(factors) < 1.31
-
-    def test_hues_fill_their_range(self):
-        turns = [drawn_turns(0.25, seed) for seed in range(200)]
-        assert -0.251 < min(turns) < -0.235 and 0.235 < max(turns) < 0.251
-
-
-def test_what_is_drawn_for_one_step_says_nothing_of_another():
-    magnified = ViewOptions(64, flip=0, scale=(0.5, 2))
-    drawn = [
-        (
-            drawn_angle(ViewOptions(64, flip=0, rotation_degrees=40), seed),
-            1 / np.ptp(view(numbered(250, 250), magnified, seed)[0, :, 1].astype(float)),
-            drawn_turns(0.25, seed),
-            *(drawn_factor(name, 0.3, seed) for name in KINDS),
-            *torch.rand(3, generator=seeded(seed), dtype=torch.float64).tolist(),
-        )
-        for seed in range(200)
-    ]
-    # Four deviations of a correlation of 200 pairs are 0.28.
-    assert (np.abs(np.corrcoef(np.transpose(drawn)) - np.eye(9)) < 0.28).all()
 
 
 class TestMosaic:
