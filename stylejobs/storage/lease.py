@@ -65,6 +65,8 @@ class Lease:
                 if held is not None and held["owner"] != self._owner:
                     self.lost = _describe(held)
                     return
+                if self._stop.is_set():  # the answer was long in coming: somebody else may hold the lease by now
+                    return
                 self._beat += 1
                 locations.write_atomic(self._uri, self._bytes())
                 self._is_away = False

@@ -117,6 +117,29 @@ def test_an_owner_that_was_taken_over_learns_it_and_leaves_the_new_lease_alone(t
     assert json.loads(lease_file(tmp_path).read_text())["owner"] == "them"
 
 
+def test_a_beat_that_is_long_in_coming_does_not_take_back_a_lease_that_was_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+    read = locations.read_bytes
+
+    def slow(uri: str) -> bytes:
+        found = read(uri)
+        if threading.current_thread().name == "lease":
+            asked.set()
+            assert answered.wait(30)
+        return found
+
+    monkeypatch.setattr(locations, "read_bytes", slow)
+    monkeypatch.setattr("stylejobs.storage.lease._LAST_BEAT_SECONDS", 0.1)
+    with hold(str(tmp_path), "stylize", beat_seconds=0.05) as lease:
+        assert asked.wait(30)
+    elsewhere(tmp_path)
+    answered.set()
+    lease._thread.join(30)
+    assert not lease._thread.is_alive() and json.loads(lease_file(tmp_path).read_text())["owner"] == "them"
+
+
 def test_of_many_who_try_at_once_one_gets_it(tmp_path: Path) -> None:
     won = []
     ready = threading.Barrier(8)
