@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stylejobs.config.schema import (
         AdoptConfig,
+        BenchmarkConfig,
         EvaluateConfig,
         ExportConfig,
         IngestConfig,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     )
     from stylejobs.config.submission import Submission, load_submission
     from stylejobs.engine.adopt import adopt
+    from stylejobs.engine.benchmark import benchmark, benchmark_place, plan_benchmark
     from stylejobs.engine.command import run_command
     from stylejobs.engine.evaluate import evaluate
     from stylejobs.engine.export import export
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "stylejobs.config.schema": (
         "AdoptConfig",
+        "BenchmarkConfig",
         "EvaluateConfig",
         "ExportConfig",
         "IngestConfig",
@@ -49,6 +52,7 @@ _HOMES = {
     ),
     "stylejobs.config.submission": ("Submission", "load_submission"),
     "stylejobs.engine.adopt": ("adopt",),
+    "stylejobs.engine.benchmark": ("benchmark", "benchmark_place", "plan_benchmark"),
     "stylejobs.engine.command": ("run_command",),
     "stylejobs.engine.evaluate": ("evaluate",),
     "stylejobs.engine.export": ("export",),
@@ -67,6 +71,7 @@ _HOMES = {
 
 __all__ = [
     "AdoptConfig",
+    "BenchmarkConfig",
     "EvaluateConfig",
     "ExportConfig",
     "IngestConfig",
@@ -78,11 +83,14 @@ __all__ = [
     "TrainConfig",
     "VerifyConfig",
     "adopt",
+    "benchmark",
+    "benchmark_place",
     "describe_plan",
     "evaluate",
     "export",
     "ingest",
     "load_submission",
+    "plan_benchmark",
     "plan_ingest",
     "plan_panel",
     "plan_retry",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from stylejobs.config.adopting import AdoptConfig, ExportConfig
+from stylejobs.config.benchmarking import BenchmarkConfig
 from stylejobs.config.evaluating import EvaluateConfig
 from stylejobs.config.methods import find_unread
 from stylejobs.config.places import check_dest
@@ -159,5 +160,6 @@ CONFIGS: dict[str, type[Section]] = {
     "verify": VerifyConfig,
     "replay": ReplayConfig,
     "export": ExportConfig,
+    "benchmark": BenchmarkConfig,
     "submit": SubmitConfig,
 }

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import torch
 
-from stylejobs.config.schema import StylizeConfig
+from stylejobs.config.schema import BenchmarkConfig, StylizeConfig
 from stylejobs.engine.header_sample import HeaderSample, count_rows, sample_headers
 from stylejobs.engine.pace import TYPICAL_BYTES, Pace, given_pace, measured_pace, probe_pace
 from stylejobs.engine.session import ray_session
@@ -46,14 +46,14 @@ def make_forecast(config: StylizeConfig, job: UnitJob, now: datetime) -> dict:
         "images_left": images_left,
         "bytes_out": _bytes_out(job.settings, sample, pace, images_left),
         "rate": {
-            "value": _rounded(pace.rate.value),
-            "low": _rounded(pace.rate.low),
-            "high": _rounded(pace.rate.high),
+            "value": rounded(pace.rate.value),
+            "low": rounded(pace.rate.low),
+            "high": rounded(pace.rate.high),
             "how": pace.how,
         },
         "workers": workers,
-        "hours": _range(hours),
-        **_cost(config, hours, workers),
+        "hours": expected_low_high(hours),
+        **cost_of(config, hours, workers),
         "finish": _finish(hours, now),
     }
 
@@ -93,15 +93,20 @@ def _count_workers(config: StylizeConfig, job: UnitJob) -> int:
     return max(1, min(int(fits), num_items))
 
 
-def _cost(config: StylizeConfig, hours: list[float], workers: int) -> dict:
+def cost_of(config: StylizeConfig | BenchmarkConfig, hours: list[float], workers: int) -> dict:
+    """`gpu_hours`, `cpu_hours` and `money` of so many workers; `money` is None where a price is missing.
+
+    Args:
+        hours: that they take: expected, low, high.
+    """
     gpus, cpus = config.cluster.actor_gpus * workers, config.cluster.actor_cpus * workers
     prices = [(gpus, config.prices.gpu_hour), (cpus, config.prices.cpu_hour)]
     is_known = all(price is not None for count, price in prices if count)
     hourly = sum(count * (price or 0.0) for count, price in prices)
     return {
-        "gpu_hours": _range([gpus * time for time in hours]),
-        "cpu_hours": _range([cpus * time for time in hours]),
-        "money": _range([hourly * time for time in hours]) if is_known else None,
+        "gpu_hours": expected_low_high([gpus * time for time in hours]),
+        "cpu_hours": expected_low_high([cpus * time for time in hours]),
+        "money": expected_low_high([hourly * time for time in hours]) if is_known else None,
     }
 
 
@@ -110,14 +115,15 @@ def _finish(hours: list[float], now: datetime) -> dict:
     return dict(zip(("expected", "low", "high"), moments, strict=True))
 
 
-def _range(values: list[float]) -> dict:
-    return dict(zip(("expected", "low", "high"), map(_rounded, values), strict=True))
+def expected_low_high(values: list[float]) -> dict:
+    """Three values by name, to four digits."""
+    return dict(zip(("expected", "low", "high"), map(rounded, values), strict=True))
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """To four digits.
 
-    >>> _rounded(123456.7), _rounded(0.000123456)
+    >>> rounded(123456.7), rounded(0.000123456)
     (123500.0, 0.0001235)
     """
     return float(f"{value:.4g}") if math.isfinite(value) else value

@@ -145,3 +145,10 @@ def available() -> dict[str, float]:
     import ray
 
     return ray.cluster_resources()
+
+
+def num_nodes() -> int:
+    """Nodes of that cluster that are alive."""
+    import ray
+
+    return sum(node["Alive"] for node in ray.nodes())

@@ -45,9 +45,13 @@ _DECISIVE = {
 """Keys that an output byte is a function of; all others may change between a job and its resume."""
 
 
-def plan_stylize(config: StylizeConfig) -> tuple[UnitJob, PinnedModel]:
-    """Plans the source, pins the model and takes `dest`: what cannot be meant or used ends the command here."""
-    source = _source(config)
+def plan_stylize(config: StylizeConfig, source: Source | None = None) -> tuple[UnitJob, PinnedModel]:
+    """Plans the source, pins the model and takes `dest`: what cannot be meant or used ends the command here.
+
+    Args:
+        source: that of the config, planned, where not all of it is wanted.
+    """
+    source = source or _source(config)
     applied = read_plan(config.plan) if isinstance(config.plan, str) else None
     with tempfile.TemporaryDirectory(prefix="stylejobs-model-") as scratch:
         model = _pin(config, applied, scratch)

@@ -103,9 +103,13 @@ class UnitJob:
                 self._count(self.markers.pop(name), -1)
         self.skipped = len(self.markers)
 
-    def release(self) -> None:
-        """Gives `dest` free, unless a command is running, which does so when it has written its result."""
-        if not self._released_by_command:
+    def release(self, at_once: bool = False) -> None:
+        """Gives `dest` free, unless a command is running, which does so when it has written its result.
+
+        Args:
+            at_once: also then, for a `dest` that is about to be deleted.
+        """
+        if at_once or not self._released_by_command:
             self._held.close()
 
     def run(self, on_unit: Callable[[Marker, JobProgress], None]) -> None:

@@ -215,6 +215,13 @@ def delete(uri: str) -> None:
         filesystem.rm_file(path)
 
 
+def delete_folder(uri: str) -> None:
+    """Removes a folder with all that is in it; fine if it is not there."""
+    filesystem, path = split(uri)
+    with storage_errors("delete", uri), contextlib.suppress(FileNotFoundError):
+        filesystem.rm(path, recursive=True)
+
+
 def remove_empty_folder(uri: str) -> None:
     """Removes a local folder that holds nothing; object stores have no such thing."""
     filesystem, path = split(uri)

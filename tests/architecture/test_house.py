@@ -81,6 +81,7 @@ def test_the_public_face_is_frozen() -> None:
     assert api.__all__ == sorted(name for names in api._HOMES.values() for name in names)
     assert api.__all__ == [
         "AdoptConfig",
+        "BenchmarkConfig",
         "EvaluateConfig",
         "ExportConfig",
         "IngestConfig",
@@ -92,11 +93,14 @@ def test_the_public_face_is_frozen() -> None:
         "TrainConfig",
         "VerifyConfig",
         "adopt",
+        "benchmark",
+        "benchmark_place",
         "describe_plan",
         "evaluate",
         "export",
         "ingest",
         "load_submission",
+        "plan_benchmark",
         "plan_ingest",
         "plan_panel",
         "plan_retry",

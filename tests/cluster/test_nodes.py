@@ -81,6 +81,22 @@ def test_stylize_on_three_nodes_of_which_one_is_lost_and_one_is_added(
     assert_whole(s3, place)
 
 
+def test_a_benchmark_of_three_nodes_needs_a_place_that_all_of_them_reach(
+    send: Callable[..., Sent], s3: S3Place, place: str
+) -> None:
+    line = ["side_px=64", "patience_seconds=5", f"results={place}/results"]
+    with ray_cluster_of(3, s3.environment, num_cpus=2) as cluster:
+        refused = send(cluster, "benchmark", *line, **s3.environment).ended()
+        done = send(cluster, "benchmark", *line, f"dest={place}/bench", **s3.environment).ended()
+    assert refused.exit_code == 2 and "3 nodes share no temporary folder" in refused.stderr, refused.stderr
+    assert done.exit_code == 0, done.stderr
+    receipt = done.result["details"]["receipt"]
+    num_workers = receipt["cluster"]["workers"]
+    assert receipt["cluster"]["nodes"] == 3 and num_workers == receipt["cluster"]["cpus"] >= 6
+    assert receipt["pictures"]["units"] == 4 * num_workers
+    assert [key.rpartition("/bench/")[2] for key in s3.keys(f"{place}/bench")] == ["_stylejobs/result.json"]
+
+
 def test_a_cluster_that_is_lost_whole_costs_what_was_in_hand(
     send: Callable[..., Sent], stylize: list[str], s3: S3Place, place: str
 ) -> None:

@@ -23,6 +23,7 @@ REQUIRED = {
     "verify": ["dest=b"],
     "replay": ["dest=b", "key=c"],
     "adopt": ["checkpoint=a", "family=cut", "name=m"],
+    "benchmark": [],
     "evaluate": ["model=a", "data=b"],
     "export": ["model=a", "out=b.safetensors"],
     "submit": ["address=http://head:8265"],

@@ -197,7 +197,7 @@ def test_problems_of_several_files_name_each_its_own_line():
 def test_an_unknown_verb_is_a_config_problem():
     assert problems("stylise", []) == [
         "stylise unknown verb; did you mean 'stylize'?; there are ingest, train, adopt, evaluate, "
-        "promote, stylize, verify, replay, export, submit"
+        "promote, stylize, verify, replay, export, benchmark, submit"
     ]
 
 

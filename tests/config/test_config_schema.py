@@ -19,6 +19,8 @@ PRICES = "prices.gpu_hour prices.cpu_hour"
 # Growth is a decision: a new key is a promise to everybody's scripts. Add it here in the same change, or leave it out.
 FROZEN = {
     "adopt": "checkpoint family name sha256 encoder encoder_sha256 styles experiment run_name",
+    "benchmark": f"""source model styles dest units unit_mb side_px image_column size format quality precision
+        micro_batch {CLUSTER} {PRICES}""",
     "evaluate": f"""model data style styles baseline gates calibrate classifier downstream images style_images size_px
         load_px strength precision seed junit summary storage image_column perceptual.trunk perceptual.trunk_weights
         perceptual.lpips_weights perceptual.inception_weights receipt.train receipt.test receipt.size_px
@@ -68,6 +70,7 @@ def test_required_keys_are_those_of_the_contract():
     required = {verb: [k for k, f in list_fields(m).items() if f.is_required()] for verb, m in CONFIGS.items()}
     assert required == {
         "adopt": ["checkpoint", "family", "name"],
+        "benchmark": [],
         "evaluate": ["model", "data"],
         "export": ["model", "out"],
         "ingest": ["source", "dest"],
@@ -108,7 +111,7 @@ def test_defaults_satisfy_their_own_bounds(verb: str):
         "adopt": {"checkpoint": "a", "family": "cut", "name": "m"},
         "export": {"model": "a", "out": "b.safetensors"},
     }
-    required |= {"evaluate": {"model": "a", "data": "b"}, "submit": {"address": "http://head:8265"}}
+    required |= {"benchmark": {}, "evaluate": {"model": "a", "data": "b"}, "submit": {"address": "http://head:8265"}}
     config = CONFIGS[verb](**required.get(verb, STYLIZE))
     assert CONFIGS[verb].model_validate(config.model_dump()) == config
 

@@ -155,7 +155,7 @@ class TestErrors:
 
 
 class TestFlags:
-    @pytest.mark.parametrize("verb", ["ingest", "train", "promote", "stylize", "verify", "replay"])
+    @pytest.mark.parametrize("verb", ["ingest", "train", "promote", "stylize", "verify", "replay", "benchmark"])
     def test_help_prints_the_keys_and_stops(self, run: Callable[..., Ended], verb: str) -> None:
         ended = run(AssertionError("it was called"), "--help", "nonsense=1", verb=verb)
         assert ended.exit_code == 0 and ended.err == ""

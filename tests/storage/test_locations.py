@@ -73,6 +73,14 @@ def test_reading_what_is_not_there_is_the_callers_error(root: str) -> None:
     locations.delete(locations.join(root, "absent"))
 
 
+def test_a_folder_is_deleted_whole_and_its_neighbours_are_not(root: str) -> None:
+    for name in ("a/1", "a/b/2", "ab/3"):
+        locations.write_atomic(locations.join(root, *name.split("/")), b"x")
+    for _ in range(2):
+        locations.delete_folder(locations.join(root, "a"))
+        assert list(locations.list_files(root)) == [locations.join(locations.absolute(root), "ab", "3")]
+
+
 def test_an_unwritable_place_is_a_storage_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match=r"cannot write .*file/x"):

@@ -41,6 +41,10 @@ def test_files_are_written_read_listed_and_deleted(place: str, s3: S3Place) -> N
         locations.read_bytes(f"{place}/a.bin")
     locations.check_writable(place)
     assert len(s3.keys(place)) == 2
+    locations.write_atomic(f"{place}/subject", b"")
+    for _ in range(2):
+        locations.delete_folder(f"{place}/sub")
+        assert [key.rpartition("/")[2] for key in s3.keys(place)] == ["subject"]
 
 
 def test_a_file_is_read_in_parts(place: str) -> None:
