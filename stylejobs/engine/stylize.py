@@ -224,12 +224,17 @@ def stylize(config: StylizeConfig, job: UnitJob, model: PinnedModel) -> JobResul
         except StylejobsError as error:
             return result if result.exit_code else spoilt(result, error).with_(proof=None)
         result = result.with_(mlflow={"run_id": tracker.run_id, "url": tracker.url})
-        try:
-            result = write_report(config, job, result, tracker)
-        except StylejobsError as error:
-            result = spoilt(result, error).with_(proof=None)
+        if not job.is_storage_away:
+            result = _with_report(config, job, result, tracker)
         tracker.finish({0: "FINISHED", 3: "KILLED"}.get(result.exit_code, "FAILED"))
     return result
+
+
+def _with_report(config: StylizeConfig, job: UnitJob, result: JobResult, tracker: Tracker) -> JobResult:
+    try:
+        return write_report(config, job, result, tracker)
+    except StylejobsError as error:
+        return spoilt(result, error).with_(proof=None)
 
 
 def _start_tracker(config: StylizeConfig, model: PinnedModel) -> Tracker:

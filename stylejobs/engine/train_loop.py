@@ -191,5 +191,11 @@ class TrackedWatch(Watch):
         if self._board is not None:
             self._board.tell.remote(f"step {step}: {text}")
 
+    def undelivered(self) -> list:
+        return self._tracker.undelivered_metrics()
+
+    def tell_again(self, numbers: list) -> None:
+        self._tracker.log_again(numbers)
+
     def sample(self, step: int, make_rows: Callable[[], list]) -> None:
         self._tracker.log_image(sample_grid(make_rows()), "samples", step)

@@ -44,6 +44,13 @@ class Watch:
     def sample(self, step: int, make_rows: Callable[[], list]) -> None:
         """Rows of pictures; `make_rows` is only called where they are wanted."""
 
+    def undelivered(self) -> list:
+        """Numbers that were told and have not arrived, as plain values."""
+        return []
+
+    def tell_again(self, numbers: list) -> None:
+        """Numbers that were `undelivered` when the process ended that was told them."""
+
 
 class Training:
     """One worker's training, from its first step to its package.
@@ -92,6 +99,7 @@ class Training:
     def restore(self, restored: Restored) -> None:
         """Goes on from a checkpoint; of another number of workers it takes the pools and deals them anew."""
         restore(restored, self._method, self._optimizers, self._standing, self._group, self._device)
+        self._watch.tell_again(restored.shared.get("undelivered") or [])
         before, now = restored.checkpoint.num_workers, self._group.num_workers
         if before != now:
             text = f"{before} workers became {now}: image pools and places in the data were dealt anew"
@@ -208,6 +216,8 @@ class Training:
         self._keeper.check()
         if number % self._keeper.every == 0 or last or improved or standing.stopped:
             shared = shared_state(self._method, self._optimizers, standing) if self._group.is_first else {}
+            # The steps until here are not taken again, so that nobody else could tell of them.
+            shared["undelivered"] = self._watch.undelivered()
             self._keeper.keep(number, self.images_seen, score, shared, own_state(self._method, standing, self._device))
 
     def _measure(self, number: int) -> tuple[float, bool]:

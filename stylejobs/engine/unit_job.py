@@ -45,6 +45,7 @@ class UnitJob:
         parts: what is made of every unit, an item each; a part is a function of its own words, see the worker.
         deadline: when the job should have stopped, in seconds since the epoch [s].
         counted_as: the verb in metrics. Units that are done again count there as a whole, so these go apart.
+        is_storage_away: it has ended for that; each question more would be answered after minutes, if at all.
     """
 
     verb: str
@@ -61,6 +62,7 @@ class UnitJob:
     failures: list[str] = field(default_factory=list)
     failure_code: int = 1
     skipped: int = 0
+    is_storage_away: bool = False
 
     def __post_init__(self) -> None:
         shared = books.digest(self.identity)
@@ -213,7 +215,8 @@ class UnitJob:
         self.failures.append(answer.failure)
         record("units", verb=self.counted_as, outcome="failed")
         self.failure_code = max(self.failure_code, answer.exit_code)
-        if len(self.failures) >= _MAX_FAILED_UNITS or self._is_away(answer):
+        self.is_storage_away = self._is_away(answer)
+        if len(self.failures) >= _MAX_FAILED_UNITS or self.is_storage_away:
             raise self._failure()
 
     def _is_away(self, answer: Answer) -> bool:

@@ -195,6 +195,14 @@ class MlflowTracker(Tracker):
         """What waits to be delivered, and for how long something has."""
         return self._outbox.backlog()
 
+    def undelivered_metrics(self) -> list[list]:
+        """Of all that were logged here, those that wait or are on their way."""
+        return [list(value) for value in self._outbox.left("metrics")]
+
+    def log_again(self, metrics: list[list]) -> None:
+        """With the time at which they were logged first: MLflow keeps one of two points that are equal in all."""
+        self._outbox.put("metrics", [tuple(value) for value in metrics])
+
     def finish(self, status: Status = "FINISHED") -> Delivery:
         """Delivers what waits, then sets the run's status (driver only). Never raises.
 

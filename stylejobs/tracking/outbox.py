@@ -32,7 +32,7 @@ class Lane:
         bound: most items that wait; when full the oldest is dropped and counted.
         failing: the server did not take the last delivery, and something still waits.
         reason: why it did not take the last one that it did not take.
-        num_sending: items of the call in flight, which are no longer in `waiting`.
+        sending: items of the call in flight, which are no longer in `waiting`.
     """
 
     send: Callable[[list], object]
@@ -41,12 +41,12 @@ class Lane:
     waiting: deque = field(default_factory=deque)
     failing: bool = False
     reason: str = ""
-    num_sending: int = 0
+    sending: list = field(default_factory=list)
 
     @property
     def num_left(self) -> int:
         """Items that the server is not known to have."""
-        return self.num_sending + len(self.waiting)
+        return len(self.sending) + len(self.waiting)
 
 
 class Outbox:
@@ -92,6 +92,11 @@ class Outbox:
             if self._behind_since is None:
                 return Backlog()
             return Backlog(self._num_waiting(), time.monotonic() - self._behind_since)
+
+    def left(self, lane: str) -> list[Any]:
+        """Items of a lane that the server is not known to have, in order."""
+        with self._changed:
+            return [*self._lanes[lane].sending, *self._lanes[lane].waiting]
 
     def is_failing(self, lane: str) -> bool:
         """True while the server does not take what is in this lane."""
@@ -165,10 +170,10 @@ class Outbox:
                 if self._closed or not lane.waiting:
                     return True
                 batch = [lane.waiting.popleft() for _ in range(min(lane.batch, len(lane.waiting)))]
-                lane.num_sending = len(batch)
+                lane.sending = batch
             left = self._send(name, batch)
             with self._changed:
-                lane.num_sending = 0
+                lane.sending = []
                 if lane.batch == 1:
                     # One file that cannot be sent must not stand before all others.
                     lane.waiting.extend(left)

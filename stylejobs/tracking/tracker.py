@@ -99,6 +99,15 @@ class Tracker(ABC):
         """What waits to be delivered."""
         return Backlog()
 
+    def undelivered_metrics(self) -> list[list]:
+        """Numbers that the server is not known to have, as `log_again` takes them:
+        [name, value, time in ms, step] each."""
+        return []
+
+    @abstractmethod
+    def log_again(self, metrics: list[list]) -> None:
+        """Records what `undelivered_metrics` gave in another process; what the server has after all stays single."""
+
     @abstractmethod
     def finish(self, status: Status = "FINISHED") -> Delivery:
         """Delivers what is still waiting and closes the run. Never raises; a second call changes nothing."""
@@ -122,6 +131,9 @@ class NullTracker(Tracker):
         """Ignored."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Ignored."""
+
+    def log_again(self, metrics: list[list]) -> None:
         """Ignored."""
 
     def log_image(self, image_HWC: np.ndarray, name: str, step: int) -> None:
@@ -181,6 +193,11 @@ class MemoryTracker(Tracker):
         """Appends to each metric's history."""
         for name, value in metrics.items():
             self.metrics.setdefault(name, []).append((step, float(value)))
+
+    def log_again(self, metrics: list[list]) -> None:
+        """Appends to each metric's history."""
+        for name, value, _, step in metrics:
+            self.log_metrics({name: value}, step)
 
     def log_image(self, image_HWC: np.ndarray, name: str, step: int) -> None:
         """Keeps a copy."""

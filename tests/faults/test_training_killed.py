@@ -1,13 +1,16 @@
 """Workers, nodes and commands that die while they train: the model of an undisturbed run, to the bit."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from infra.stack.servers import mlflow_server
 from stylejobs.storage.checkpoints import list_checkpoints
 from tests.faults.processes import descendants, named
 from tests.faults.training_job import (
@@ -46,6 +49,35 @@ def test_a_worker_then_the_command_is_killed(
     code, result = again.finish(600)
     assert code == 0, again.text()
     assert_as_if_undisturbed(again, result, undisturbed_training, tracking_store)
+
+
+@pytest.mark.faults
+def test_numbers_that_had_not_arrived_when_the_command_was_killed_are_in_its_checkpoint(
+    train: Callable[..., TrainJob], tmp_path: Path
+) -> None:
+    """Steps before a checkpoint are not taken again, so that what was told of them must outlive the process."""
+    server = mlflow_server(tmp_path / "server")
+    try:
+        server.wait()
+        told = {"MLFLOW_TRACKING_URI": server.url}
+        job = train("untold", environment=told)
+        job.wait_for_checkpoint(EVERY)
+        server.signal(signal.SIGSTOP)
+        job.wait_for_checkpoint(3 * EVERY)
+        workers = job.workers()
+        job.kill()
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+        server.signal(signal.SIGCONT)
+        again = train("untold", "resume=latest", environment=told)
+        assert int(again.wait_for(r"going on from step \d+").split()[-1]) >= 3 * EVERY
+        code, result = again.finish(600)
+        assert code == 0, again.text()
+        history = MlflowClient(server.url).get_metric_history(result["mlflow"]["run_id"], "loss/cycle")
+    finally:
+        server.kill()
+    assert {metric.step for metric in history} == set(range(5, STEPS + 1, 5))
 
 
 @pytest.fixture

@@ -130,6 +130,22 @@ def test_nothing_is_missing_after_an_outage(store, client, quick, tmp_path, capl
     assert "hunter2" not in caplog.text and "does not take" in caplog.text
 
 
+def test_what_a_process_could_not_deliver_another_one_does_and_nothing_is_there_twice(store, client, quick):
+    run = MlflowTracker.start("demo", "killed")
+    dead = MlflowTracker(FlakyClient(client, 10**9), run.run_id, uri="http://host")
+    alive = MlflowTracker.attach(store, run.run_id)
+    for step in range(20):
+        dead.log_metrics({"loss": float(step), "rate": float("nan")}, step)
+    left = json.loads(json.dumps(dead.undelivered_metrics()))
+    assert len(left) == 40 and left[0][:2] == ["loss", 0.0] and left[-1][3] == 19
+    for _ in range(2):
+        alive.log_again(left)
+    delivery = alive.finish()
+    assert delivery.complete and alive.undelivered_metrics() == []
+    assert _history(client, run.run_id, "loss") == [(step, float(step)) for step in range(20)]
+    assert len(_history(client, run.run_id, "rate")) == 20
+
+
 def test_a_server_that_stays_dead_costs_bounded_time_and_no_exception(client, quick, tmp_path):
     (tmp_path / "a").write_text("a")
     tracker = MlflowTracker(FlakyClient(client, 10**9), "0" * 32, uri="http://host", flush_seconds=0.2)

@@ -65,6 +65,22 @@ def test_put_does_not_wait_for_a_server_that_hangs():
     assert delivery.num_lost == 2000 and not delivery.complete
 
 
+def test_what_is_left_includes_the_call_in_flight():
+    called, release = threading.Event(), threading.Event()
+
+    def send(batch):
+        called.set()
+        release.wait(30)
+
+    outbox = Outbox({"metrics": Lane(send, batch=3, bound=100)}, "server")
+    outbox.put("metrics", range(5))
+    assert called.wait(10)
+    outbox.put("metrics", [5])
+    assert outbox.left("metrics") == [0, 1, 2, 3, 4, 5]
+    release.set()
+    assert outbox.close(timeout_seconds=10).complete and outbox.left("metrics") == []
+
+
 def test_what_is_left_at_the_end_is_named_with_its_reason():
     def dead(batch):
         raise ConnectionError("connection refused")
