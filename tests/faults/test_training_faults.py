@@ -71,11 +71,12 @@ def test_a_storage_that_goes_away_is_tried_again_then_stops_the_training(
     train: Callable[..., TrainJob], s3_server: tuple[subprocess.Popen, dict[str, str]]
 ) -> None:
     server, environment = s3_server
-    job = train("away", "storage=s3://runs/here", "checkpoint.retry_seconds=60", environment=environment)
+    # One try alone takes a minute, since the client of S3 asks again, too.
+    job = train("away", "storage=s3://runs/here", "checkpoint.retry_seconds=120", environment=environment)
     place = job.wait_for_checkpoint(EVERY).rpartition(": ")[2]
     assert place.startswith("s3://runs/here/away-")
     server.kill()
-    code, result = job.finish(300)
+    code, result = job.finish(600)
     assert code == 6, job.text()
     assert "trying again in" in job.text() and "last good checkpoint: s3://runs/here/away-" in result["message"]
     assert "Traceback" not in job.text()
