@@ -1,10 +1,11 @@
-"""Blocks that several networks share, against torch's own in float64."""
+"""Blocks that several networks share, against torch's own in float64; how their weights begin."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from stylejobs.core.networks.layers import ImageConv, InstanceNorm, build_conv
+from stylejobs.core.networks.layers import ImageConv, InstanceNorm, build_conv, build_norm, init_normal
+from stylejobs.core.networks.zhu2017 import Resnet
 
 LAYOUTS = {
     "contiguous": lambda features: features.contiguous(),
@@ -98,3 +99,24 @@ def test_without_gradients_a_convolution_to_an_image_is_bit_for_bit_torchs():
 def test_only_wide_kernels_to_few_channels_are_split():
     assert not any(isinstance(conv, ImageConv) for conv in (build_conv(6, 3, 3), build_conv(6, 8, 7)))
     assert not isinstance(build_conv(6, 3, 7, stride=2), ImageConv)
+
+
+def test_weights_begin_as_in_the_paper():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(16, 64, 4), nn.ConvTranspose2d(16, 64, 4), nn.Linear(64, 256), build_norm("batch", 4096)
+    )
+    init_normal(network, std=0.03)
+    for part in network[:3]:
+        assert abs(part.weight.mean()) < 1e-3
+        assert abs(part.weight.std() / 0.03 - 1) < 0.03
+        assert part.bias.abs().max() == 0
+    assert abs(network[3].weight.mean() - 1) < 2e-3
+    assert abs(network[3].weight.std() / 0.03 - 1) < 0.05
+    with torch.no_grad():
+        assert abs(Resnet(width=16, blocks=1).trunk.blocks[0].conv1.weight.std() / 0.02 - 1) < 0.03
+
+
+def test_even_kernels_have_no_centre():
+    with pytest.raises(ValueError, match="odd kernel_px"):
+        build_conv(3, 4, 4)

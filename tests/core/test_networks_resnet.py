@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from stylejobs.core.networks import build_network
-from stylejobs.core.networks.layers import build_conv, build_norm, init_normal
 from stylejobs.core.networks.zhu2017 import Resnet, run_parts
 
 NO_STYLE = torch.zeros(1, 0)
@@ -278,24 +277,3 @@ def test_any_size_with_any_option(options, height, width):
 def test_options_out_of_range(name, options, words):
     with pytest.raises(ValueError, match=words):
         build_network(name, **options)
-
-
-def test_weights_begin_as_in_the_paper():
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(16, 64, 4), nn.ConvTranspose2d(16, 64, 4), nn.Linear(64, 256), build_norm("batch", 4096)
-    )
-    init_normal(network, std=0.03)
-    for part in network[:3]:
-        assert abs(part.weight.mean()) < 1e-3
-        assert abs(part.weight.std() / 0.03 - 1) < 0.03
-        assert part.bias.abs().max() == 0
-    assert abs(network[3].weight.mean() - 1) < 2e-3
-    assert abs(network[3].weight.std() / 0.03 - 1) < 0.05
-    with torch.no_grad():
-        assert abs(Resnet(width=16, blocks=1).trunk.blocks[0].conv1.weight.std() / 0.02 - 1) < 0.03
-
-
-def test_even_kernels_have_no_centre():
-    with pytest.raises(ValueError, match="odd kernel_px"):
-        build_conv(3, 4, 4)
